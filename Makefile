@@ -1,0 +1,48 @@
+# Needs only python3 (3.11 or newer) with venv. Every target sets up what it needs in .venv, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# `make serve RUNTIME=gpu` on a machine with an NVIDIA GPU.
+RUNTIME ?= cpu
+ARGS ?=
+comma := ,
+
+# Debian keeps ensurepip in a package of its own; say so instead of failing half-way.
+define venv
+	@test -x $(BIN)/python || { $(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "python3 with venv is needed (Debian: apt-get install python3-venv)"; exit 1; }; }
+endef
+define install
+	$(venv)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(1)]'
+	@touch $@
+endef
+
+.PHONY: serve test lint format clean help
+
+serve: $(VENV)/.serve-$(RUNTIME)  ## start the daemon on ./model_repository (ARGS="--http-port 9000")
+	$(BIN)/nerve serve $(ARGS)
+
+test: $(VENV)/.dev-$(RUNTIME)  ## run every test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev-$(RUNTIME)  ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev-$(RUNTIME)  ## let ruff tidy up
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/.serve-$(RUNTIME): pyproject.toml
+	$(call install,$(RUNTIME))
+
+$(VENV)/.dev-$(RUNTIME): pyproject.toml
+	$(call install,$(RUNTIME)$(comma)dev)
+
+clean:  ## remove what was set up and cached
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'

@@ -1,0 +1,116 @@
+"""Composition root of the daemon: build, start, announce, wait for a signal, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry
+
+from nerve.config.server import ServerConfig
+from nerve.engine.session import require_runtime
+from nerve.frontend.http.baseten import BasetenDialect
+from nerve.frontend.http.dialect import Dialect
+from nerve.frontend.http.encoderfile import EncoderfileDialect
+from nerve.frontend.http.native import NativeDialect
+from nerve.frontend.http.openapi import build_document
+from nerve.frontend.http.server import HttpServer, build_app
+from nerve.metrics import EngineMetrics, RequestMetrics
+from nerve.model import open_model
+from nerve.repository.manager import ModelManager
+from nerve.service.control import ControlService
+from nerve.service.inference import InferenceService
+
+log = logging.getLogger(__name__)
+
+Announce = Callable[[str], None]
+
+
+class App:
+    """The daemon's parts, wired."""
+
+    def __init__(self, config: ServerConfig, *, announce: Announce) -> None:
+        self._config, self._announce = config, announce
+        self.registry = CollectorRegistry(auto_describe=True)
+        metrics = RequestMetrics(self.registry)
+        self.manager = ModelManager(
+            open_model=functools.partial(open_model, metrics=EngineMetrics(self.registry)),
+            default_model=config.default_model,
+            load_threads=config.load_threads,
+            metrics=metrics,
+            announce=lambda name, version: announce(f"Model: {name} v{version}"),
+        )
+        self.inference = InferenceService(self.manager, config=config, metrics=metrics)
+        control = ControlService(self.manager)
+        dialects: list[Dialect] = [
+            BasetenDialect(self.inference, config),
+            EncoderfileDialect(self.inference, config),
+            NativeDialect(control, self.registry, describe=lambda: build_document(dialects)),
+        ]
+        self.http_app = build_app(dialects, metrics)
+        self._http: HttpServer | None = None
+
+    async def start(self) -> dict[str, int]:
+        """Listen, then load every model. Returns the ports.
+
+        Raises:
+            RuntimeMissing, AddressUnavailable, RepositoryInvalid: the server cannot run at all.
+        """
+        require_runtime()
+        config = self._config
+        ports = {}
+        if not config.disable_http:
+            self._http = HttpServer(self.http_app, shutdown_timeout_s=config.shutdown_timeout_s)
+            port = await self._http.start(config.http_hostname, config.http_port)
+            ports["http"] = port
+            self._announce(f"Starting HTTP server on {config.http_hostname}:{port}")
+        await self.manager.find(config.repositories)
+        await self.manager.load_all()
+        if not self.manager.ready:
+            log.error("no model is ready; see the reasons above")
+        return ports
+
+    async def stop(self) -> None:
+        """Stop accepting, finish what is in flight, free the models."""
+        if self._http is not None:
+            await self._http.stop()
+        await self.manager.aclose()
+
+
+async def serve(config: ServerConfig, *, announce: Announce) -> None:
+    """Run the daemon until SIGTERM or SIGINT; a second signal ends it at once.
+
+    Raises:
+        SetupError: it cannot run at all.
+    """
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+
+    def on_signal(name: str) -> None:
+        if stopping.is_set():
+            sys.exit(1)
+        log.info("got %s: finishing requests in flight", name)
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number.name)
+    app = App(config, announce=announce)
+    starting = asyncio.create_task(app.start())
+    told = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            ports = starting.result()
+            if 0 in (config.http_port, config.grpc_port):
+                announce(json.dumps({"event": "ready", "ports": ports}))
+            await told
+    finally:
+        starting.cancel()
+        told.cancel()
+        await asyncio.gather(starting, told, return_exceptions=True)
+        await app.stop()

@@ -1,0 +1,100 @@
+"""`nerve serve`: flags -> ServerConfig -> the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nerve import logs
+from nerve.config.server import ServerConfig, load_server_config
+
+
+def serve(
+    repository: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[REPOSITORY]...",
+            help="Folders of models. Default: $NERVE_REPOSITORIES, else ./model_repository.",
+            show_default=False,
+        ),
+    ] = None,
+    http_hostname: Annotated[
+        str | None, typer.Option(envvar="NERVE_HTTP_HOSTNAME", help="Default: 0.0.0.0")
+    ] = None,
+    http_port: Annotated[
+        int | None,
+        typer.Option(envvar="NERVE_HTTP_PORT", help="Default: 8080; 0 picks a free one"),
+    ] = None,
+    disable_http: Annotated[
+        bool | None, typer.Option("--disable-http", envvar="NERVE_DISABLE_HTTP", help="No HTTP.")
+    ] = None,
+    grpc_hostname: Annotated[
+        str | None, typer.Option(envvar="NERVE_GRPC_HOSTNAME", help="Default: [::]")
+    ] = None,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(envvar="NERVE_GRPC_PORT", help="Default: 50051; 0 picks a free one"),
+    ] = None,
+    disable_grpc: Annotated[
+        bool | None, typer.Option("--disable-grpc", envvar="NERVE_DISABLE_GRPC", help="No gRPC.")
+    ] = None,
+    default_model: Annotated[
+        str | None,
+        typer.Option(
+            envvar="NERVE_DEFAULT_MODEL",
+            help="Model that routes without a name mean. Default: the only one.",
+        ),
+    ] = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option(envvar="NERVE_LOG_LEVEL", help="debug, info, warning or error. Default: info"),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(envvar="NERVE_CONFIG", help="YAML file with any of the settings."),
+    ] = None,
+) -> None:
+    """Serve the models of one or more repositories until SIGTERM.
+
+    Every setting is also a NERVE_… variable and a key of the --config file; a flag wins over a
+    variable, a variable over the file.
+    """
+    given = {
+        "repositories": repository,
+        "http_hostname": http_hostname,
+        "http_port": http_port,
+        "disable_http": disable_http,
+        "grpc_hostname": grpc_hostname,
+        "grpc_port": grpc_port,
+        "disable_grpc": disable_grpc,
+        "default_model": default_model,
+        "log_level": log_level,
+    }
+    flags = {name: value for name, value in given.items() if value not in (None, [])}
+    run(load_server_config(flags, os.environ, config))
+
+
+def run(config: ServerConfig) -> None:
+    """Run the daemon on uvloop where there is one."""
+    from nerve.app import serve as serve_until_signal  # noqa: PLC0415  keeps `--help` fast
+
+    logs.set_up(config.log_level)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve_until_signal(config, announce=_announce))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415  not on Windows
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _announce(line: str) -> None:
+    print(line, flush=True)

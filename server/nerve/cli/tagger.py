@@ -1,0 +1,68 @@
+"""One model in this process, without a server: what `nerve infer` runs on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from nerve.app import App
+from nerve.config.server import ServerConfig
+from nerve.engine.session import require_runtime
+from nerve.frontend.http.encoderfile import result
+from nerve.service.inference import Call, InferenceService, SpanRequest
+from nerve.types import OffsetUnit, Strategy
+
+
+class Tagger:
+    """Answers like the daemon's routes, as Python values."""
+
+    def __init__(self, inference: InferenceService) -> None:
+        self._inference = inference
+        self.model_id = inference.info(None, None).name
+
+    def _call(self, texts: Sequence[str]) -> Call:
+        return Call(None, None, deadline=None, max_texts=len(texts))
+
+    async def tokens(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """One Encoderfile result a text."""
+        info, answer = await self._inference.tokens(
+            self._call(texts), texts, offset_unit=None, default_unit=OffsetUnit.BYTE
+        )
+        return [result(tags, info.labels) for tags in answer.texts]
+
+    async def entities(self, texts: Sequence[str]) -> list[list[dict[str, Any]]]:
+        """Entities of each text, offsets in code points."""
+        _, answer = await self._inference.spans(
+            self._call(texts), SpanRequest(texts, default_strategy=Strategy.MAX)
+        )
+        return [
+            [
+                {
+                    "text": span.text,
+                    "label": span.label,
+                    "start": span.start,
+                    "end": span.end,
+                    "score": span.score,
+                }
+                for span in spans
+            ]
+            for spans in answer.spans
+        ]
+
+
+@asynccontextmanager
+async def open_tagger(config: ServerConfig) -> AsyncIterator[Tagger]:
+    """Load the default model of `config`, or the only one, and nothing else.
+
+    Raises:
+        ModelNotFound, NoDefaultModel, ModelNotReady, RepositoryInvalid, RuntimeMissing.
+    """
+    require_runtime()
+    app = App(config, announce=lambda _: None)
+    try:
+        await app.manager.find(config.repositories)
+        await app.manager.load(app.manager.model(None).name)
+        yield Tagger(app.inference)
+    finally:
+        await app.stop()

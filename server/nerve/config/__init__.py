@@ -1,0 +1,1 @@
+"""Server settings and per-model `config.yaml`: read, checked, every problem reported at once."""

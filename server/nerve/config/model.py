@@ -1,0 +1,214 @@
+"""`config.yaml` of one model: what it may hold, its defaults, and how it is read."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from nerve.config.problems import parse_yaml, validate
+from nerve.errors import ConfigInvalid, Problem
+from nerve.types import OffsetUnit, Side, Strategy
+
+MAX_CONFIG_BYTES = 1 << 20
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class LatestVersions(_Section):
+    """Serve the newest versions."""
+
+    num_versions: Annotated[int, Field(ge=1)] = 1
+    """How many, counted from the highest number."""
+
+
+class AllVersions(_Section):
+    """Serve every version in the folder."""
+
+
+class SpecificVersions(_Section):
+    """Serve exactly these versions."""
+
+    versions: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+    """Their numbers; one that is missing is listed UNAVAILABLE, the others are served."""
+
+
+class VersionPolicy(_Section):
+    """Which version folders are served: exactly one of the three keys."""
+
+    latest: LatestVersions | None = None
+    """The newest ones; the default, with one version."""
+    all: AllVersions | None = None
+    """Every one."""
+    specific: SpecificVersions | None = None
+    """Those that are listed."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        given = [name for name in ("latest", "all", "specific") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "exactly one of latest, all, specific is needed, "
+                f"got {' and '.join(given) if given else 'none'}"
+            )
+        return self
+
+
+def _policy_shorthand(value: object) -> object:
+    """`version_policy: all` and `latest` mean the same with an empty mapping."""
+    return {value: {}} if value in ("all", "latest") else value
+
+
+class DynamicBatching(_Section):
+    """How requests of different callers are put into one run."""
+
+    max_queue_delay_microseconds: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    """Longest time that a free instance waits for company; 0 sends whatever is waiting."""
+    max_queue_size: Annotated[int, Field(ge=1)] = 2048
+    """Texts that may wait; a request that finds so many waiting is refused at once."""
+
+
+class Kind(StrEnum):
+    """Where an instance runs; the names are Triton's."""
+
+    CPU = "KIND_CPU"
+    GPU = "KIND_GPU"
+    AUTO = "KIND_AUTO"
+
+
+class InstanceGroup(_Section):
+    """A group of instances, each of which runs one batch at a time."""
+
+    count: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Instances, on a GPU per device; by default one a GPU, or as many as there are cores."""
+    kind: Kind = Kind.AUTO
+    """KIND_AUTO takes GPUs where there are some; KIND_GPU without one does not load."""
+    gpus: list[Annotated[int, Field(ge=0)]] | None = None
+    """Device numbers for KIND_GPU and KIND_AUTO; by default every device."""
+
+    @model_validator(mode="after")
+    def _gpus_on_gpu(self) -> Self:
+        if self.gpus is not None and self.kind is Kind.CPU:
+            raise ValueError("gpus is given, but kind is KIND_CPU")
+        if self.gpus is not None and len(set(self.gpus)) != len(self.gpus):
+            raise ValueError("gpus names a device twice; use count for several instances on it")
+        return self
+
+
+def _one_group(value: object) -> object:
+    """A single mapping means a list of one, as people write it."""
+    return [value] if isinstance(value, dict) else value
+
+
+class GraphLevel(StrEnum):
+    """How far ONNX Runtime rewrites the graph when it loads it."""
+
+    DISABLE = "disable"
+    BASIC = "basic"
+    EXTENDED = "extended"
+    ALL = "all"
+
+
+class Optimization(_Section):
+    """What is handed to ONNX Runtime's session options."""
+
+    graph_level: GraphLevel = GraphLevel.ALL
+    """Graph rewriting; lower it when a model is miscompiled."""
+    intra_op_threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Threads of one run on the CPU. 1 runs in the instance's own thread; more instances are
+    usually faster than more threads."""
+
+
+class TokenizerConfig(_Section):
+    """Overrides of what the export folder says about its tokenizer."""
+
+    max_length: Annotated[int, Field(ge=3)] | None = None
+    """Longest row in tokens, special ones counted; by default what the model's files allow."""
+    truncation_side: Side | None = None
+    """The end of a long text that is cut off; by default what tokenizer_config.json says."""
+    stride: Annotated[int, Field(ge=0)] | None = None
+    """When set, long texts are not cut but tagged whole, in windows that share so many tokens."""
+    add_special_tokens: bool = True
+    """Whether [CLS], [SEP] and their like are put around a text."""
+
+
+class WarmupSample(_Section):
+    """A run before the version is READY; one that fails keeps it from being served."""
+
+    name: str = ""
+    """For the log."""
+    text: str = "Nerve warms up with Ada Lovelace in London."
+    """What is run."""
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Rows of the run, each with the same text."""
+    count: Annotated[int, Field(ge=1, le=1000)] = 1
+    """How often."""
+
+
+class ModelConfig(_Section):
+    """`config.yaml` beside the version folders. Every key is optional: the export folder tells
+    what the model is, this file only overrides."""
+
+    name: str | None = None
+    """Must equal the folder's name when given."""
+    task: Literal["token-classification"] = "token-classification"
+    """The only task that this server knows."""
+    version_policy: Annotated[VersionPolicy, BeforeValidator(_policy_shorthand)] = VersionPolicy(
+        latest=LatestVersions()
+    )
+    """Which versions are served."""
+    max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Most rows in one run."""
+    max_num_tokens: Annotated[int, Field(ge=8)] = 8192
+    """Most tokens in one run, padding included. Also bounds the length of one row."""
+    dynamic_batching: DynamicBatching = DynamicBatching()
+    """How requests are merged into runs."""
+    instance_group: Annotated[
+        list[InstanceGroup], BeforeValidator(_one_group), Field(min_length=1)
+    ] = [InstanceGroup()]
+    """Where the model runs, and how often at the same time."""
+    optimization: Optimization = Optimization()
+    """ONNX Runtime session options."""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    """Overrides for the tokenizer."""
+    labels: Annotated[list[str], Field(min_length=1)] | None = None
+    """Names of the model's labels in the order of its output; by default id2label of config.json."""
+    aggregation_strategy: Strategy | None = None
+    """Strategy for requests that name none; by default the dialect's own."""
+    offset_unit: OffsetUnit | None = None
+    """What start and end count, for requests that do not say; by default the dialect's own:
+    bytes on Encoderfile's routes, code points elsewhere."""
+    model_warmup: list[WarmupSample] = [WarmupSample()]
+    """Runs before the version is READY."""
+
+
+def load_model_config(path: Path | None, *, name: str) -> ModelConfig:
+    """Read `config.yaml`.
+
+    Args:
+        path: the file, or None for a model without one.
+        name: the model folder's name.
+    Raises:
+        ConfigInvalid: every problem of the file, each with its path and line.
+    """
+    if path is None:
+        return ModelConfig()
+    source = path.name
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ConfigInvalid(source, [Problem("", f"is over {MAX_CONFIG_BYTES} bytes")])
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigInvalid(source, [Problem("", f"is not UTF-8: {error.reason}")]) from error
+    except OSError as error:
+        raise ConfigInvalid(source, [Problem("", f"cannot be read: {error.strerror}")]) from error
+    value, lines = parse_yaml(text, source=source)
+    config = validate(ModelConfig, value, source=source, lines=lines)
+    if config.name is not None and config.name != name:
+        fault = f"is {config.name!r}, but the model's folder is {name!r}; make them equal"
+        raise ConfigInvalid(source, [Problem("name", fault, lines.get(("name",), 0))])
+    return config

@@ -1,0 +1,137 @@
+"""YAML text -> checked pydantic model, or all of its problems with path, line and nearest name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from nerve.errors import ConfigInvalid, Problem
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+Path = tuple[int | str, ...]
+
+
+def parse_yaml(text: str, *, source: str) -> tuple[dict[str, object], dict[Path, int]]:
+    """Read a YAML mapping.
+
+    Returns:
+        The mapping (empty for an empty file) and the 1-based line of every path in it.
+    Raises:
+        ConfigInvalid: a syntax error, a repeated key, or a top level that is no mapping.
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        lines: dict[Path, int] = {}
+        repeated = list(_walk(node, (), lines, set())) if node is not None else []
+        value: object = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        detail = getattr(error, "problem", None) or str(error)
+        line = mark.line + 1 if mark else 0
+        raise ConfigInvalid(source, [Problem("", f"not valid YAML: {detail}", line)]) from error
+    if repeated:
+        raise ConfigInvalid(source, repeated)
+    if value is None:
+        value = {}
+    if not isinstance(value, dict):
+        kind = type(value).__name__
+        raise ConfigInvalid(source, [Problem("", f"expected a mapping of keys, got a {kind}", 1)])
+    return value, lines
+
+
+def _walk(
+    node: yaml.Node, path: Path, lines: dict[Path, int], walked: set[int]
+) -> Iterator[Problem]:
+    """Record the line of every path, and yield keys that stand twice (YAML would drop the first)."""
+    lines[path] = node.start_mark.line + 1
+    if id(node) in walked:  # an alias: walked where it is defined, and it may contain itself
+        return
+    walked.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, child in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in seen:
+                yield Problem(_dotted((*path, name)), "this key stands twice", line)
+            else:
+                seen.add(name)
+                yield from _walk(child, (*path, name), lines, walked)
+            lines[(*path, name)] = line
+    elif isinstance(node, yaml.SequenceNode):
+        for index, child in enumerate(node.value):
+            yield from _walk(child, (*path, index), lines, walked)
+
+
+def validate(
+    model: type[ModelT],
+    value: Mapping[str, object],
+    *,
+    source: str,
+    lines: Mapping[Path, int] | None = None,
+) -> ModelT:
+    """Check `value` against `model`.
+
+    Raises:
+        ConfigInvalid: with every problem, an unknown key with the nearest valid name.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        found = lines or {}
+        problems = []
+        for detail in error.errors(include_url=False):
+            path = tuple(detail["loc"])
+            known = next((found[path[:n]] for n in range(len(path), 0, -1) if path[:n] in found), 0)
+            problems.append(Problem(_dotted(path), _sentence(model, path, detail), known))
+        raise ConfigInvalid(source, sorted(problems, key=lambda each: each.line)) from None
+
+
+def _dotted(path: Path) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _sentence(model: type[BaseModel], path: Path, detail: ErrorDetails) -> str:
+    if detail["type"] == "extra_forbidden":
+        parent = _resolve(model, path[:-1])
+        names = sorted(parent.model_fields) if parent else []
+        key = str(path[-1])
+        near = [name for name in names if name.startswith(key)]
+        near += difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(names)}"
+        return f"unknown key; {hint}"
+    message = detail["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    given = detail["input"]
+    if detail["type"] in ("missing", "value_error") or isinstance(given, dict | list):
+        return message
+    return f"{message}, got {given!r:.80}"
+
+
+def _resolve(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
+    """The pydantic model at a path of another one, or None."""
+    current: type[BaseModel] | None = model
+    for part in path:
+        if current is None:
+            return None
+        if isinstance(part, int):
+            continue
+        info = current.model_fields.get(part)
+        current = next(_models_in(info.annotation), None) if info else None
+    return current
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401  an annotation is any object
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (Union, UnionType, Annotated, list, tuple, Sequence):
+        for argument in get_args(annotation):
+            yield from _models_in(argument)

@@ -1,0 +1,98 @@
+"""Settings of the daemon: command-line flags over `NERVE_*` variables over a YAML file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from nerve.config.problems import parse_yaml, validate
+from nerve.errors import ConfigInvalid, Problem
+from nerve.types import OffsetUnit
+
+ENV_PREFIX = "NERVE_"
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class ServerConfig(BaseModel):
+    """Everything that `nerve serve` can be told. Each key is also a `NERVE_<KEY>` variable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    repositories: Annotated[list[Path], Field(min_length=1)] = [Path("model_repository")]
+    """Folders of models; in NERVE_REPOSITORIES separated as in PATH."""
+    http_hostname: str = "0.0.0.0"  # noqa: S104  the contract's default; a server is there to be reached
+    """Address that HTTP listens on."""
+    http_port: Port = 8080
+    """Port of HTTP; 0 lets the kernel pick one, which is then announced."""
+    disable_http: bool = False
+    """Do not listen for HTTP."""
+    grpc_hostname: str = "[::]"
+    """Address that gRPC listens on."""
+    grpc_port: Port = 50051
+    """Port of gRPC; 0 lets the kernel pick one, which is then announced."""
+    disable_grpc: bool = False
+    """Do not listen for gRPC."""
+    default_model: str | None = None
+    """The model that routes without a name mean; by default the only one."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe line that is logged (to stderr)."""
+    offset_unit: OffsetUnit | None = None
+    """What start and end count where neither the request nor the model says; by default the
+    dialect's own."""
+    request_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """Longest time from a request's arrival to its answer."""
+    body_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    """Longest time that a client may take to send a request's body."""
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 2_097_152
+    """Largest request body, after decompression; on predict_tokens 2,000,000 if that is less."""
+    max_inputs: Annotated[int, Field(ge=1)] = 1024
+    """Most texts in one request on Encoderfile's routes."""
+    max_client_batch_size: Annotated[int, Field(ge=1)] = 128
+    """Most texts in one request on predict_tokens."""
+    shutdown_timeout_s: Annotated[float, Field(ge=0)] = 30.0
+    """Longest time that requests in flight are waited for on SIGTERM."""
+    load_threads: Annotated[int, Field(ge=1, le=64)] = 4
+    """Models that are loaded at the same time."""
+
+    @model_validator(mode="after")
+    def _something_listens(self) -> Self:
+        if self.disable_http and self.disable_grpc:
+            raise ValueError("Cannot disable both gRPC and HTTP")
+        return self
+
+
+def load_server_config(
+    flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None
+) -> ServerConfig:
+    """Merge the three sources; a flag wins over a variable, a variable over the file.
+
+    Args:
+        flags: only those that were given, named as the fields.
+        environment: all variables; those that start with NERVE_ and name a field are read.
+        file: YAML with the fields as keys, or None.
+    Raises:
+        ConfigInvalid: every problem at once.
+    """
+    merged: dict[str, object] = {}
+    lines: dict[tuple[int | str, ...], int] = {}
+    source = "settings"
+    if file is not None:
+        source = str(file)
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            detail = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+            raise ConfigInvalid(source, [Problem("", f"cannot be read: {detail}")]) from error
+        merged, lines = parse_yaml(text, source=source)
+    for name in ServerConfig.model_fields:
+        value = environment.get(ENV_PREFIX + name.upper())
+        if value is not None and value != "":
+            merged[name] = value.split(os.pathsep) if name == "repositories" else value
+            lines.pop((name,), None)
+    merged.update(flags)
+    return validate(ServerConfig, merged, source=source, lines=lines)

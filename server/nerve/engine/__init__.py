@@ -1,0 +1,1 @@
+"""Rows of token ids in, logits out: sessions, instances and the batcher. Knows no text."""

@@ -1,0 +1,198 @@
+"""The engine in this process: sessions, one worker task an instance, and the batcher between them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from nerve.config.model import ModelConfig
+from nerve.engine.batcher import Batcher, BatchLimits, Waiter
+from nerve.engine.instances import Placement, cores, place
+from nerve.engine.session import Session, gpu_devices
+from nerve.errors import DeadlineExceeded, InferenceFailed, ModelUnloaded
+from nerve.metrics import EngineMetrics
+from nerve.types import EngineStatistics, FloatArray, IntArray, Row, RowResult
+
+log = logging.getLogger(__name__)
+
+
+def pad(rows: Sequence[Row], pad_id: int) -> tuple[IntArray, IntArray, IntArray | None]:
+    """Ragged rows -> ids, attention mask, type ids (None when all zero), each (rows, longest)."""
+    lengths = np.array([len(row.ids) for row in rows])
+    mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+    filled = mask.astype(np.bool_)
+    ids = np.full(mask.shape, pad_id, dtype=np.int64)
+    ids[filled] = np.concatenate([row.ids for row in rows])
+    if all(row.type_ids is None for row in rows):
+        return ids, mask, None
+    type_ids = np.zeros_like(ids)
+    type_ids[filled] = np.concatenate(
+        [np.zeros_like(row.ids) if row.type_ids is None else row.type_ids for row in rows]
+    )
+    return ids, mask, type_ids
+
+
+class LocalEngine:
+    """`nerve.types.Engine` on this machine's devices. Use `LocalEngine.open`, then `aclose`."""
+
+    def __init__(
+        self,
+        model: str,
+        sessions: Sequence[tuple[Session, Placement]],
+        *,
+        limits: BatchLimits,
+        pad_id: int,
+        metrics: EngineMetrics,
+    ) -> None:
+        self._model, self._pad_id, self._metrics = model, pad_id, metrics
+        self._sessions = list(sessions)
+        self._batcher = Batcher(model, limits)
+        self._batches = self._rows = self._tokens = self._padded = 0
+        count = sum(placement.workers for _, placement in self._sessions)
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix=f"nerve-{model}")
+        self._workers: list[asyncio.Task[None]] = []
+
+    @classmethod
+    async def open(
+        cls, model: str, file: Path, config: ModelConfig, *, pad_id: int, metrics: EngineMetrics
+    ) -> Self:
+        """Load the sessions and start the workers.
+
+        Raises:
+            ModelLoadFailed, RuntimeMissing: from `place` and `Session`.
+        """
+        optimization = config.optimization
+        batching = config.dynamic_batching
+
+        def load() -> list[tuple[Session, Placement]]:
+            placements = place(
+                config.instance_group,
+                gpus=gpu_devices(),
+                cores=cores(),
+                threads_per_run=optimization.intra_op_threads,
+            )
+            return [
+                (
+                    Session(
+                        file,
+                        gpu=placement.gpu,
+                        graph_level=optimization.graph_level,
+                        intra_op_threads=optimization.intra_op_threads,
+                    ),
+                    placement,
+                )
+                for placement in placements
+            ]
+
+        limits = BatchLimits(
+            max_batch_size=config.max_batch_size,
+            max_num_tokens=config.max_num_tokens,
+            max_queue_delay_s=batching.max_queue_delay_microseconds / 1e6,
+            max_queue_size=batching.max_queue_size,
+        )
+        sessions = await asyncio.to_thread(load)
+        engine = cls(model, sessions, limits=limits, pad_id=pad_id, metrics=metrics)
+        engine._start()
+        return engine
+
+    def _start(self) -> None:
+        for session, placement in self._sessions:
+            for _ in range(placement.workers):
+                worker = self._serve(session)
+                self._workers.append(asyncio.create_task(worker, name=f"worker-{self._model}"))
+
+    @property
+    def device(self) -> str:
+        """`gpu` if any instance runs on one, else `cpu`."""
+        return "gpu" if any(session.device == "gpu" for session, _ in self._sessions) else "cpu"
+
+    @property
+    def labels(self) -> int | None:
+        """Width of the logits, if the graph states it."""
+        return self._sessions[0][0].labels
+
+    @property
+    def wants_type_ids(self) -> bool:
+        """Whether rows need `type_ids`."""
+        return self._sessions[0][0].wants_type_ids
+
+    def statistics(self) -> EngineStatistics:
+        """Totals so far."""
+        return EngineStatistics(
+            self._batches, self._rows, self._tokens, self._padded, self._batcher.queued
+        )
+
+    async def infer(self, rows: Sequence[Row], *, deadline: float | None) -> list[RowResult]:
+        """See `nerve.types.Engine.infer`."""
+        futures = self._batcher.submit(rows)
+        try:
+            left = None if deadline is None else deadline - time.monotonic()
+            async with asyncio.timeout(left):
+                return await asyncio.gather(*futures)
+        except TimeoutError:
+            raise DeadlineExceeded from None
+        finally:
+            for future in futures:  # rows of a failed or abandoned request must not run
+                future.cancel()
+
+    async def _serve(self, session: Session) -> None:
+        while True:
+            batch = await self._batcher.next_batch()
+            try:
+                await self._run(session, batch)
+            except Exception as error:  # noqa: BLE001  boundary: a bad row must not stop its queue
+                await self._run_alone(session, batch, error)
+            finally:  # unloaded in mid-run: nobody is left waiting for ever
+                for waiter in batch:
+                    waiter.fail(ModelUnloaded(self._model))
+
+    async def _run(self, session: Session, batch: Sequence[Waiter]) -> None:
+        loop = asyncio.get_running_loop()
+        began = time.monotonic()
+        rows = [waiter.row for waiter in batch]
+        logits = await loop.run_in_executor(self._threads, self._compute, session, rows)
+        took = time.monotonic() - began
+        tokens = sum(len(row.ids) for row in rows)
+        padded = logits.shape[0] * logits.shape[1]
+        self._batches += 1
+        self._rows += len(rows)
+        self._tokens += tokens
+        self._padded += padded
+        self._metrics.observe_batch(self._model, len(rows), tokens, padded, took)
+        for waiter, scores in zip(batch, logits, strict=True):
+            # A copy, so that one row kept by a slow client does not hold the whole batch.
+            own = scores[: len(waiter.row.ids)].copy()
+            waiter.settle(RowResult(own, queue_s=began - waiter.arrived, inference_s=took))
+
+    def _compute(self, session: Session, rows: Sequence[Row]) -> FloatArray:
+        return session.run(*pad(rows, self._pad_id))
+
+    async def _run_alone(self, session: Session, batch: Sequence[Waiter], error: Exception) -> None:
+        """After a failed batch: run its rows one by one, so that only the bad one fails."""
+        log.error("a batch of %d failed", len(batch), exc_info=error, extra={"model": self._model})
+        for waiter in batch:
+            if waiter.future.done():
+                continue
+            if len(batch) > 1:
+                try:
+                    await self._run(session, [waiter])
+                except Exception as alone:  # noqa: BLE001  boundary, as above
+                    waiter.fail(InferenceFailed(self._model, str(alone)))
+            else:
+                waiter.fail(InferenceFailed(self._model, str(error)))
+
+    async def aclose(self) -> None:
+        """Stop the workers; a run in progress ends in its thread, rows that wait fail."""
+        self._batcher.close()
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+        await asyncio.to_thread(self._threads.shutdown)
+        self._sessions.clear()

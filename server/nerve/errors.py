@@ -1,0 +1,371 @@
+"""Everything that can go wrong, as facts and a sentence; statuses and wire shapes live in `frontend`.
+
+NerveError
+├── InvalidRequest        the caller's fault: MalformedBody, InvalidField, EmptyInput, TooManyInputs,
+│                         TextTooLong, UnsupportedMediaType, BodyTooLarge, BodyTimeout
+├── ModelUnavailable      ModelNotFound, VersionNotFound, NoDefaultModel, ModelNotReady, ModelUnloaded
+├── Overloaded            QueueFull
+├── DeadlineExceeded      the answer did not come in time
+├── ServerFault           TokenizationFailed, InferenceFailed, NonFiniteScores
+└── SetupError            ConfigInvalid, ModelLoadFailed, RuntimeMissing, RepositoryInvalid,
+                          AddressUnavailable
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class NerveError(Exception):
+    """Root of the tree. `reason` is stable: clients, logs and metrics may rely on it."""
+
+    reason: ClassVar[str] = "error"
+
+
+class InvalidRequest(NerveError):
+    """The request itself is at fault; sending it again does not help."""
+
+    reason = "invalid_request"
+
+
+class MalformedBody(InvalidRequest):
+    """The body is not a JSON document: syntax, encoding or compression is broken."""
+
+    reason = "malformed_body"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"the body is not valid JSON: {self.detail}"
+
+
+class InvalidField(InvalidRequest):
+    """A field is missing, has the wrong type, or holds a value outside its range."""
+
+    reason = "invalid_field"
+
+    def __init__(self, field: str, fault: str) -> None:
+        super().__init__(field, fault)
+        self.field, self.fault = field, fault
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.fault}" if self.field else self.fault
+
+
+class EmptyInput(InvalidRequest):
+    """There is no text to work on: an empty list, or an empty string in it."""
+
+    reason = "empty_input"
+
+    def __init__(self, field: str) -> None:
+        super().__init__(field)
+        self.field = field
+
+    def __str__(self) -> str:
+        return f"{self.field}: at least one text is needed, and none may be an empty string"
+
+
+class TooManyInputs(InvalidRequest):
+    """One request carries more texts than the server takes at once."""
+
+    reason = "too_many_inputs"
+
+    def __init__(self, given: int, limit: int) -> None:
+        super().__init__(given, limit)
+        self.given, self.limit = given, limit
+
+    def __str__(self) -> str:
+        return f"inputs: {self.given} texts in one request, at most {self.limit} are taken"
+
+
+class TextTooLong(InvalidRequest):
+    """A text is longer than the model, and the caller asked not to have it cut."""
+
+    reason = "text_too_long"
+
+    def __init__(self, given: int, limit: int, unit: str) -> None:
+        super().__init__(given, limit, unit)
+        self.given, self.limit, self.unit = given, limit, unit
+
+    def __str__(self) -> str:
+        return f"inputs: a text of {self.given} {self.unit}, the model takes {self.limit}"
+
+
+class UnsupportedMediaType(InvalidRequest):
+    """The body's Content-Type is not one that the route reads."""
+
+    reason = "unsupported_media_type"
+
+    def __init__(self, given: str) -> None:
+        super().__init__(given)
+        self.given = given
+
+    def __str__(self) -> str:
+        given = f"{self.given!r}" if self.given else "no Content-Type"
+        return f"got {given}, expected Content-Type: application/json"
+
+
+class BodyTooLarge(InvalidRequest):
+    """The body is over the limit of its route."""
+
+    reason = "body_too_large"
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(limit_bytes)
+        self.limit_bytes = limit_bytes
+
+    def __str__(self) -> str:
+        return f"length limit exceeded: the body is over {self.limit_bytes} bytes"
+
+
+class BodyTimeout(InvalidRequest):
+    """The client did not send the whole body in time."""
+
+    reason = "body_timeout"
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(limit_s)
+        self.limit_s = limit_s
+
+    def __str__(self) -> str:
+        return f"the body did not arrive within {self.limit_s:g} s"
+
+
+class ModelUnavailable(NerveError):
+    """The request names (or means) a model that cannot answer it."""
+
+    reason = "model_unavailable"
+
+
+class ModelNotFound(ModelUnavailable):
+    """No model of that name is in the repository."""
+
+    reason = "model_not_found"
+
+    def __init__(self, model: str, known: Sequence[str]) -> None:
+        super().__init__(model, known)
+        self.model, self.known = model, tuple(known)
+
+    def __str__(self) -> str:
+        known = ", ".join(self.known) if self.known else "none"
+        return f"model {self.model!r} is not in the repository; it holds: {known}"
+
+
+class VersionNotFound(ModelUnavailable):
+    """The model has no such version, or its version policy does not serve it."""
+
+    reason = "version_not_found"
+
+    def __init__(self, model: str, version: str, known: Sequence[int]) -> None:
+        super().__init__(model, version, known)
+        self.model, self.version, self.known = model, version, tuple(known)
+
+    def __str__(self) -> str:
+        known = ", ".join(map(str, self.known)) if self.known else "none"
+        return f"model {self.model!r} has no version {self.version!r}; served versions: {known}"
+
+
+class NoDefaultModel(ModelUnavailable):
+    """The route names no model and the server has no single one to mean."""
+
+    reason = "no_default_model"
+
+    def __init__(self, known: Sequence[str]) -> None:
+        super().__init__(known)
+        self.known = tuple(known)
+
+    def __str__(self) -> str:
+        if not self.known:
+            return "no model is ready to answer on this route; see GET /v1/models"
+        return (
+            f"this server has several models ({', '.join(self.known)}): name one in the path, "
+            "/v1/models/{name}/…, or start the server with --default-model"
+        )
+
+
+class ModelNotReady(ModelUnavailable):
+    """The model is known, but this version of it is loading, failed to load, or is going away."""
+
+    reason = "model_not_ready"
+
+    def __init__(self, model: str, version: str, state: str, cause: str) -> None:
+        super().__init__(model, version, state, cause)
+        self.model, self.version, self.state, self.cause = model, version, state, cause
+
+    def __str__(self) -> str:
+        version = f" version {self.version}" if self.version else ""
+        cause = f": {self.cause}" if self.cause else ""
+        return f"model {self.model!r}{version} is {self.state}{cause}"
+
+
+class ModelUnloaded(ModelUnavailable):
+    """The model was taken away while the request was waiting."""
+
+    reason = "model_unloaded"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self.model = model
+
+    def __str__(self) -> str:
+        return f"model {self.model!r} was unloaded before the request was run"
+
+
+class Overloaded(NerveError):
+    """The server is at a limit right now; the same request may succeed later."""
+
+    reason = "overloaded"
+
+
+class QueueFull(Overloaded):
+    """The model already has as many rows waiting as its config allows."""
+
+    reason = "queue_full"
+
+    def __init__(self, model: str, limit: int) -> None:
+        super().__init__(model, limit)
+        self.model, self.limit = model, limit
+
+    def __str__(self) -> str:
+        return f"model {self.model!r} already has {self.limit} texts waiting"
+
+
+class DeadlineExceeded(NerveError):
+    """The answer was not ready by the deadline of the caller or of the server."""
+
+    reason = "deadline_exceeded"
+
+    def __str__(self) -> str:
+        return "there was no answer before the request's deadline"
+
+
+class ServerFault(NerveError):
+    """Something broke on our side; the request was fine as far as we can tell."""
+
+    reason = "internal"
+
+
+class TokenizationFailed(ServerFault):
+    """The tokenizer raised on a text."""
+
+    reason = "tokenization_failed"
+
+    def __init__(self, model: str, detail: str) -> None:
+        super().__init__(model, detail)
+        self.model, self.detail = model, detail
+
+    def __str__(self) -> str:
+        return f"model {self.model!r} could not tokenize the text: {self.detail}"
+
+
+class InferenceFailed(ServerFault):
+    """The runtime raised while running the model."""
+
+    reason = "inference_failed"
+
+    def __init__(self, model: str, detail: str) -> None:
+        super().__init__(model, detail)
+        self.model, self.detail = model, detail
+
+    def __str__(self) -> str:
+        return f"model {self.model!r} failed to run: {self.detail}"
+
+
+class NonFiniteScores(ServerFault):
+    """The model answered NaN or infinity, which is no score and cannot be written as JSON."""
+
+    reason = "non_finite_scores"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self.model = model
+
+    def __str__(self) -> str:
+        return f"model {self.model!r} gave a score that is NaN or infinite"
+
+
+class SetupError(NerveError):
+    """The server or a model cannot be set up from what it was given."""
+
+    reason = "setup"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault in a config file: where (dotted path, 1-based line or 0) and what."""
+
+    path: str
+    message: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        place = f"line {self.line}: " if self.line else ""
+        return f"{place}{self.path}: {self.message}" if self.path else f"{place}{self.message}"
+
+
+class ConfigInvalid(SetupError):
+    """A config has faults; all of them are listed at once."""
+
+    reason = "config_invalid"
+
+    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+        super().__init__(source, problems)
+        self.source, self.problems = source, tuple(problems)
+
+    def __str__(self) -> str:
+        return f"{self.source}: " + "; ".join(map(str, self.problems))
+
+
+class ModelLoadFailed(SetupError):
+    """A model version cannot be loaded."""
+
+    reason = "model_load_failed"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+class RuntimeMissing(SetupError):
+    """Neither onnxruntime nor onnxruntime-gpu is installed."""
+
+    reason = "runtime_missing"
+
+    def __str__(self) -> str:
+        return (
+            "ONNX Runtime is not installed: run `pip install 'nerve-server[cpu]'`, "
+            "or `pip install 'nerve-server[gpu]'` on a machine with an NVIDIA GPU"
+        )
+
+
+class RepositoryInvalid(SetupError):
+    """A repository path cannot be scanned."""
+
+    reason = "repository_invalid"
+
+    def __init__(self, path: str, detail: str) -> None:
+        super().__init__(path, detail)
+        self.path, self.detail = path, detail
+
+    def __str__(self) -> str:
+        return f"model repository {self.path!r}: {self.detail}"
+
+
+class AddressUnavailable(SetupError):
+    """The server cannot listen where it was told to."""
+
+    reason = "address_unavailable"
+
+    def __init__(self, host: str, port: int, detail: str) -> None:
+        super().__init__(host, port, detail)
+        self.host, self.port, self.detail = host, port, detail
+
+    def __str__(self) -> str:
+        return f"cannot listen on {self.host}:{self.port}: {self.detail}"

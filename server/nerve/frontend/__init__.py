@@ -1,0 +1,1 @@
+"""Wire dialects. Nothing here knows models, tokens or batches."""

@@ -1,0 +1,1 @@
+"""HTTP by aiohttp: one module a wire dialect, and what they share."""

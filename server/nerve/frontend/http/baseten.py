@@ -1,0 +1,294 @@
+"""Baseten's BEI-Bert route POST /predict_tokens (its contract, sections 1 to 7)."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from nerve.config.server import ServerConfig
+from nerve.errors import (
+    DeadlineExceeded,
+    EmptyInput,
+    InferenceFailed,
+    InvalidField,
+    NerveError,
+    NonFiniteScores,
+    Overloaded,
+    TextTooLong,
+    TokenizationFailed,
+    TooManyInputs,
+)
+from nerve.frontend.http.body import json_kind, parse, read_body
+from nerve.frontend.http.dialect import Dialect, Route, answer_headers, json_response, retry_headers
+from nerve.frontend.status import outcome
+from nerve.service.inference import Call, InferenceService, SpanRequest
+from nerve.types import CallStatistics, CutOptions, ModelInfo, OffsetUnit, Side, Span, Strategy
+
+MAX_BODY_BYTES = 2_000_000
+"""TEI's payload_limit."""
+CLOCK_SKEW_S = 60.0
+"""A deadline further back than this tells of a wrong clock, not of a late request."""
+INLINE_TOKENS = 2048
+"""Answers up to this length are written on the event loop."""
+REQUEST_ID = "x-baseten-customer-request-id"
+
+
+def flatten(value: object) -> list[str]:
+    """`inputs` in any of its shapes -> texts: a string, a list of strings, of lists, or mixed."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list):
+        raise ValueError(f"expected a string or a list of texts, got {json_kind(value)}")  # noqa: TRY004  pydantic wants ValueError
+    texts: list[str] = []
+    for index, item in enumerate(value):
+        for inner, text in enumerate(item) if isinstance(item, list) else ((None, item),):
+            if not isinstance(text, str):
+                place = f"[{index}]" if inner is None else f"[{index}][{inner}]"
+                raise ValueError(f"item {place}: expected a string, got {json_kind(text)}")  # noqa: TRY004  as above
+            texts.append(text)
+    return texts
+
+
+_INPUTS_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "anyOf": [
+                    {"type": "string", "minLength": 1},
+                    {"type": "array", "items": {"type": "string", "minLength": 1}},
+                ]
+            },
+        },
+    ],
+}
+
+
+class PredictTokensRequest(BaseModel):
+    """Texts to tag, and how. Unknown fields are ignored."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    inputs: Annotated[list[str], BeforeValidator(flatten), WithJsonSchema(_INPUTS_SCHEMA)]
+    """Texts: a list of lists, a list, or one string. Nesting only groups them; the answer has
+    one entry a text."""
+    truncate: bool | None = None
+    """Whether a text longer than the model is cut (the default) or refused."""
+    truncation_direction: Literal["Right", "right", "Left", "left"] = "Right"
+    """The end of a long text that is cut off."""
+    raw_scores: bool = False
+    """Logits instead of probabilities; in strategy `none` those of all labels."""
+    aggregation_strategy: Literal["none", "simple", "first", "average", "max"] | None = None
+    """How word pieces become entities, as in transformers; `none` (the default, unless the
+    model's config says otherwise) gives tokens."""
+    ignore_labels: list[str] = ["O"]
+    """Labels to leave out: full ones (B-ORG) in strategy `none`, else without prefix (ORG)."""
+    offset_unit: Annotated[OffsetUnit | None, Field(strict=False)] = None
+    """What `start` and `end` count; code points unless the server or model says otherwise. An
+    addition of this server."""
+
+
+class Prediction(BaseModel):
+    """An entity, or a token in strategy `none`."""
+
+    token: str
+    token_id: Annotated[int, Field(ge=0)]
+    start: Annotated[int, Field(ge=0)]
+    end: Annotated[int, Field(ge=0)]
+    results: dict[str, float]
+
+
+class PredictTokensError(BaseModel):
+    """Why there is no answer."""
+
+    error: str
+    error_type: Literal["Validation", "Tokenizer", "Empty", "Overloaded", "Backend", "Unhealthy"]
+
+
+def timeout_s(headers: Mapping[str, str], now_unix_s: float) -> float | None:
+    """Seconds that the client still waits, by its two headers; None if it does not say.
+
+    Raises:
+        InvalidField: a header is no number of milliseconds.
+        DeadlineExceeded: the deadline has just passed.
+    """
+    timeout = _milliseconds(headers, "request-timeout-ms")
+    deadline = _milliseconds(headers, "request-deadline-ms")
+    left = []
+    if timeout is not None and timeout > 0:
+        left.append(timeout / 1e3)
+    if deadline is not None:
+        until = deadline / 1e3 - now_unix_s
+        if -CLOCK_SKEW_S < until <= 0:
+            raise DeadlineExceeded
+        if until > 0:
+            left.append(until)
+    return min(left, default=None)
+
+
+def _milliseconds(headers: Mapping[str, str], name: str) -> float | None:
+    text = headers.get(name)
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InvalidField(f"header {name}", f"expected milliseconds, got {text!r:.40}")
+    return value
+
+
+def render(
+    spans: list[list[Span]], labels: tuple[str, ...], *, all_scores: bool
+) -> list[list[dict[str, Any]]]:
+    """The response body: always two levels, one list a text."""
+    return [
+        [
+            {
+                "token": span.text,
+                "token_id": span.token_id,
+                "start": span.start,
+                "end": span.end,
+                "results": (
+                    dict(zip(labels, span.scores, strict=True))
+                    if all_scores and span.scores is not None
+                    else {span.label: span.score}
+                ),
+            }
+            for span in text
+        ]
+        for text in spans
+    ]
+
+
+class BasetenDialect(Dialect):
+    """predict_tokens for the default model at the root, and for each model under /v1/models."""
+
+    name = "baseten"
+
+    def __init__(self, inference: InferenceService, config: ServerConfig) -> None:
+        self._inference, self._config = inference, config
+
+    def routes(self) -> list[Route]:
+        """See `Dialect.routes`."""
+        return [
+            Route("POST", f"{prefix}/predict_tokens", self._predict_tokens, {
+                "operationId": f"predict_tokens{suffix}", "tags": ["Baseten"],
+                "summary": "Find entities in texts",
+                "request": PredictTokensRequest,
+                "example": {
+                    "inputs": [["Apple is looking at buying U.K. startup for $1 billion"]],
+                    "aggregation_strategy": "max",
+                },
+                "responses": {"200": {"model": list[list[Prediction]]}},
+            })
+            for prefix, suffix in (
+                ("", ""),
+                ("/v1/models/{model}", "_of_model"),
+                ("/v1/models/{model}/versions/{version}", "_of_version"),
+            )
+        ]  # fmt: skip
+
+    async def _predict_tokens(self, request: web.Request) -> web.Response:
+        arrived = time.monotonic()
+        limit = timeout_s(request.headers, time.time())
+        body = await read_body(
+            request,
+            limit_bytes=min(self._config.max_body_bytes, MAX_BODY_BYTES),
+            timeout_s=self._config.body_timeout_s,
+        )
+        asked = await parse(body, PredictTokensRequest)
+        call = Call(
+            request.match_info.get("model"),
+            request.match_info.get("version"),
+            self._inference.deadline(arrived, timeout_s=limit),
+            self._config.max_client_batch_size,
+        )
+        strategy = asked.aggregation_strategy
+        info, answer = await self._inference.spans(
+            call,
+            SpanRequest(
+                asked.inputs,
+                default_strategy=Strategy.NONE,
+                strategy=Strategy(strategy) if strategy else None,
+                ignore_labels=frozenset(asked.ignore_labels),
+                raw_scores=asked.raw_scores,
+                offset_unit=asked.offset_unit,
+                cut=CutOptions(
+                    truncate=asked.truncate is not False,
+                    side=Side(asked.truncation_direction.lower()),
+                ),
+            ),
+        )
+        headers = answer_headers(info, answer.statistics.truncated_texts)
+        if request_id := request.headers.get(REQUEST_ID):
+            headers[REQUEST_ID] = request_id
+
+        def write() -> web.Response:
+            body = render(answer.spans, info.labels, all_scores=asked.raw_scores)
+            headers.update(_compute_headers(info, answer.statistics, asked.inputs, arrived))
+            return json_response(body, headers=headers)
+
+        if answer.statistics.tokens <= INLINE_TOKENS:
+            return write()
+        return await asyncio.to_thread(write)
+
+    def error(self, error: NerveError) -> web.Response:
+        """`{"error", "error_type"}`, in TEI's words where it has some."""
+        row = outcome(error)
+        body = {"error": _message(error), "error_type": row.baseten_type}
+        return json_response(body, status=row.baseten, headers=retry_headers(error))
+
+    def fallback(self, status: int, message: str) -> web.Response:
+        """The same shape."""
+        return json_response({"error": message, "error_type": "Validation"}, status=status)
+
+
+def _message(error: NerveError) -> str:
+    match error:
+        case EmptyInput():
+            text = "`inputs` cannot be empty"
+        case TooManyInputs():
+            text = f"batch size {error.given} > maximum allowed batch size {error.limit}"
+        case TextTooLong():
+            text = (
+                f"Input validation error: `inputs` must have less than {error.limit} "
+                f"{error.unit}. Given: {error.given}"
+            )
+        case Overloaded():
+            text = "Model is overloaded"
+        case TokenizationFailed():
+            text = f"Tokenization error: {error.detail}"
+        case InferenceFailed():
+            text = f"Backend error: {error.detail}"
+        case NonFiniteScores():
+            text = "score is NaN"
+        case _:
+            text = str(error)
+    return text
+
+
+def _compute_headers(
+    info: ModelInfo, statistics: CallStatistics, texts: list[str], arrived: float
+) -> dict[str, str]:
+    """TEI's response headers, in whole milliseconds; characters are bytes on this route."""
+    total = str(round((time.monotonic() - arrived) * 1e3))
+    return {
+        "x-compute-type": info.device,
+        "x-compute-time": total,
+        "x-compute-characters": str(sum(len(text.encode()) for text in texts)),
+        "x-compute-tokens": str(statistics.tokens),
+        "x-total-time": total,
+        "x-tokenization-time": str(round(statistics.tokenization_s * 1e3)),
+        "x-queue-time": str(round(statistics.queue_s * 1e3)),
+        "x-inference-time": str(round(statistics.inference_s * 1e3)),
+    }

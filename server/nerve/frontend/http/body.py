@@ -1,0 +1,105 @@
+"""Request bodies: read within limits of size and time, parsed, checked against a pydantic model."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TypeVar
+
+import orjson
+from aiohttp import ClientPayloadError, web
+from aiohttp.http_exceptions import BadHttpMessage
+from pydantic import BaseModel, ValidationError
+
+from nerve.errors import BodyTimeout, BodyTooLarge, InvalidField, MalformedBody
+
+RequestT = TypeVar("RequestT", bound=BaseModel)
+INLINE_BYTES = 64 * 1024
+"""Bodies up to this size are parsed on the event loop."""
+
+_JSON_KINDS = {
+    type(None): "null", bool: "a boolean", int: "a number", float: "a number",
+    str: "a string", list: "a list", dict: "an object",
+}  # fmt: skip
+
+
+async def read_body(request: web.Request, *, limit_bytes: int, timeout_s: float) -> bytes:
+    """The whole body, decompressed.
+
+    Raises:
+        BodyTooLarge: it is (or says it is) over the limit; the rest is not read.
+        BodyTimeout: it did not arrive in time.
+        MalformedBody: the transfer or content encoding is broken.
+    """
+    if request.content_length is not None and request.content_length > limit_bytes:
+        raise BodyTooLarge(limit_bytes)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for part in request.content.iter_any():
+                size += len(part)
+                if size > limit_bytes:
+                    raise BodyTooLarge(limit_bytes)
+                parts.append(part)
+    except TimeoutError:
+        raise BodyTimeout(timeout_s) from None
+    except (ClientPayloadError, BadHttpMessage, web.RequestPayloadError) as error:
+        raise MalformedBody(f"its transfer or content encoding is broken: {error}") from error
+    return b"".join(parts)
+
+
+async def parse(body: bytes, model: type[RequestT]) -> RequestT:
+    """JSON bytes -> checked request; large ones in a thread.
+
+    Raises:
+        MalformedBody: no JSON (invalid UTF-8 and lone surrogates included).
+        InvalidField: the first field that is wrong, by path.
+    """
+    if len(body) <= INLINE_BYTES:
+        return check(load_json(body), model)
+    return await asyncio.to_thread(lambda: check(load_json(body), model))
+
+
+def load_json(body: bytes) -> object:
+    """Strict JSON.
+
+    Raises:
+        MalformedBody.
+    """
+    if not body:
+        raise MalformedBody("it is empty")
+    try:
+        value: object = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise MalformedBody(str(error)) from error
+    return value
+
+
+def check(value: object, model: type[RequestT]) -> RequestT:
+    """Check parsed JSON.
+
+    Raises:
+        InvalidField.
+    """
+    if not isinstance(value, dict):
+        raise InvalidField("", f"expected a JSON object, got {json_kind(value)}")
+    try:
+        return model.model_validate(value, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path = ""
+        for part in first["loc"]:
+            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "missing":
+            message = "this field is required"
+        elif first["type"] != "value_error":
+            given = first["input"]
+            shown = repr(given) if isinstance(given, str | int | float) else json_kind(given)
+            message = f"{message[:1].lower()}{message[1:]}, got {shown:.60}"
+        raise InvalidField(path, message) from None
+
+
+def json_kind(value: object) -> str:
+    """What a JSON value is, in words."""
+    return _JSON_KINDS.get(type(value), type(value).__name__)

@@ -1,0 +1,80 @@
+"""What a dialect is to the rest of HTTP: routes with their documentation, and a shape for errors."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from nerve.errors import NerveError
+from nerve.frontend.status import RETRY_AFTER_S, RETRY_LATER
+from nerve.types import ModelInfo
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+JSON = "application/json"
+TEXT = "text/plain"
+
+MODEL_HEADER = "x-nerve-model"
+VERSION_HEADER = "x-nerve-model-version"
+TRUNCATED_HEADER = "x-nerve-truncated-inputs"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route and its OpenAPI operation; `operation` without responses of errors."""
+
+    method: str
+    path: str
+    handler: Handler
+    operation: Mapping[str, Any] = field(default_factory=dict)
+    documented: bool = True
+
+
+class Dialect(ABC):
+    """A family of routes that share an error shape."""
+
+    name: str
+
+    @abstractmethod
+    def routes(self) -> list[Route]:
+        """Every route, most specific first."""
+
+    @abstractmethod
+    def error(self, error: NerveError) -> web.Response:
+        """An error in this dialect's shape."""
+
+    @abstractmethod
+    def fallback(self, status: int, message: str) -> web.Response:
+        """An answer for a path or method that is not served (404, 405)."""
+
+
+def json_response(
+    value: object, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Compact UTF-8 JSON; float32 arrays are written as the shortest decimals that read back."""
+    body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return web.Response(body=body, status=status, content_type=JSON, headers=headers)
+
+
+def text_response(
+    text: str, *, status: int, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Plain text in UTF-8."""
+    return web.Response(text=text, status=status, content_type=TEXT, headers=headers)
+
+
+def retry_headers(error: NerveError) -> dict[str, str]:
+    """Retry-After where trying again helps."""
+    return {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, RETRY_LATER) else {}
+
+
+def answer_headers(info: ModelInfo, truncated_texts: int) -> dict[str, str]:
+    """Who answered, and how many texts were cut (absent when none was)."""
+    headers = {MODEL_HEADER: info.name, VERSION_HEADER: str(info.version)}
+    if truncated_texts:
+        headers[TRUNCATED_HEADER] = str(truncated_texts)
+    return headers

@@ -1,0 +1,184 @@
+"""The OpenAPI 3.1 document, made from the routes and their pydantic models. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import models_json_schema
+
+import nerve
+from nerve.frontend.http.baseten import Prediction, PredictTokensError
+from nerve.frontend.http.dialect import (
+    MODEL_HEADER,
+    TRUNCATED_HEADER,
+    VERSION_HEADER,
+    Dialect,
+    Route,
+)
+from nerve.frontend.http.native import ErrorBody
+
+TEMPLATE = "#/components/schemas/{model}"
+PARAMETERS = {
+    "model": ("Name of a model in the repository.", {"type": "string"}),
+    "version": ("One of its versions.", {"type": "string", "pattern": "^[1-9][0-9]*$"}),
+}
+INFERENCE_HEADERS = {
+    MODEL_HEADER: ("The model that answered.", "string"),
+    VERSION_HEADER: ("Its version.", "string"),
+    TRUNCATED_HEADER: (
+        "How many texts were cut because they are too long; absent if none.",
+        "integer",
+    ),
+}
+COMPUTE_HEADERS = {
+    "x-compute-type": ("`cpu` or `gpu`.", "string"),
+    "x-compute-time": ("Milliseconds in the server.", "integer"),
+    "x-compute-characters": ("Size of the texts in bytes.", "integer"),
+    "x-compute-tokens": ("Tokens, special ones counted.", "integer"),
+    "x-total-time": ("Milliseconds in the server.", "integer"),
+    "x-tokenization-time": ("Milliseconds, mean over the texts.", "integer"),
+    "x-queue-time": ("Milliseconds, mean over the texts.", "integer"),
+    "x-inference-time": ("Milliseconds, mean over the texts.", "integer"),
+}  # fmt: skip
+DESCRIPTIONS = {
+    "400": "The body is not JSON, or there is no text.",
+    "404": "There is no such model or version.",
+    "408": "The body did not arrive in time.",
+    "413": "The body, the number of texts or a text is over a limit.",
+    "415": "The Content-Type is not JSON.",
+    "422": "A field is missing, has the wrong type or a wrong value.",
+    "424": "The model failed to run.",
+    "429": "Too many texts are waiting; try again.",
+    "500": "The server failed.",
+    "503": "The model is not ready, or too many texts are waiting.",
+    "504": "There was no answer in time.",
+}
+ERRORS = {
+    "encoderfile": ("400", "404", "408", "413", "415", "422", "500", "503", "504"),
+    "baseten": ("400", "404", "408", "413", "422", "424", "429", "500", "503", "504"),
+    "native": ("404",),
+}
+
+
+def build_document(dialects: Sequence[Dialect]) -> dict[str, Any]:
+    """The document for every documented route."""
+    schemas = _schemas(dialects)
+    paths: dict[str, dict[str, Any]] = {}
+    for dialect in dialects:
+        for route in dialect.routes():
+            if route.documented:
+                operation = _operation(route, dialect.name)
+                paths.setdefault(route.path, {})[route.method.lower()] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Nerve",
+            "version": nerve.__version__,
+            "description": (
+                "Named-entity recognition with ONNX models. Every path is also served below the "
+                "prefixes of a hosted deployment: /production/sync, /development/sync, "
+                "/environments/{env}/sync and /deployment/{id}/sync."
+            ),
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "."}],
+        "tags": [
+            {"name": "Baseten", "description": "Entities, as BEI-Bert answers"},
+            {"name": "Encoderfile", "description": "Tokens and scores, as Encoderfile answers"},
+            {"name": "Models", "description": "What is loaded"},
+            {"name": "Probes", "description": "Health and metrics"},
+            {"name": "Documentation", "description": "This API"},
+        ],
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
+
+
+def _schemas(dialects: Sequence[Dialect]) -> dict[str, Any]:
+    # what is not a whole body of some route, but still has a name
+    models: dict[Any, None] = dict.fromkeys((ErrorBody, PredictTokensError, Prediction))
+    for dialect in dialects:
+        for route in dialect.routes():
+            described = [route.operation.get("request")]
+            described += [
+                each.get("model") for each in route.operation.get("responses", {}).values()
+            ]
+            models |= dict.fromkeys(each for each in described if isinstance(each, type))
+    plain = [each for each in models if hasattr(each, "model_json_schema")]
+    _, found = models_json_schema([(each, "validation") for each in plain], ref_template=TEMPLATE)
+    schemas: dict[str, Any] = dict(found.get("$defs", {}))
+    for each in models:
+        if each not in plain:
+            schema = TypeAdapter(each).json_schema(ref_template=TEMPLATE)
+            schemas |= schema.pop("$defs", {})
+            schemas[each.__name__] = schema
+    return dict(sorted(schemas.items()))
+
+
+def _operation(route: Route, dialect: str) -> dict[str, Any]:
+    described = route.operation
+    operation: dict[str, Any] = {
+        key: described[key] for key in ("operationId", "summary", "tags") if key in described
+    }
+    names = re.findall(r"{(\w+)}", route.path)
+    if names:
+        operation["parameters"] = [
+            {
+                "name": name,
+                "in": "path",
+                "required": True,
+                "description": PARAMETERS[name][0],
+                "schema": PARAMETERS[name][1],
+            }
+            for name in names
+        ]
+    inference = "request" in described
+    if inference:
+        content = {"schema": {"$ref": TEMPLATE.format(model=described["request"].__name__)}}
+        content["example"] = described["example"]
+        operation["requestBody"] = {"required": True, "content": {"application/json": content}}
+    operation["responses"] = {
+        status: _response(status, answer, dialect, inference=inference)
+        for status, answer in described["responses"].items()
+    }
+    for status in ERRORS[dialect] if inference else ("404", "503") if names else ():
+        if not inference and dialect == "native" and status == "503":
+            continue
+        operation["responses"][status] = _error_response(status, dialect)
+    return operation
+
+
+def _response(
+    status: str, answer: Mapping[str, Any], dialect: str, *, inference: bool
+) -> dict[str, Any]:
+    model = answer.get("model")
+    if model is None:
+        schema: dict[str, Any] = answer["schema"]
+    elif isinstance(model, type) and not hasattr(model, "__origin__"):
+        schema = {"$ref": TEMPLATE.format(model=model.__name__)}
+    else:
+        schema = TypeAdapter(model).json_schema(ref_template=TEMPLATE)
+        schema.pop("$defs", None)
+    response: dict[str, Any] = {
+        "description": "The answer." if status == "200" else DESCRIPTIONS[status],
+        "content": {answer.get("type", "application/json"): {"schema": schema}},
+    }
+    if inference:
+        headers = INFERENCE_HEADERS | (COMPUTE_HEADERS if dialect == "baseten" else {})
+        response["headers"] = {
+            name: {"description": text, "schema": {"type": kind}}
+            for name, (text, kind) in headers.items()
+        }
+    return response
+
+
+def _error_response(status: str, dialect: str) -> dict[str, Any]:
+    if dialect == "encoderfile":
+        content: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
+    else:
+        name = "PredictTokensError" if dialect == "baseten" else "ErrorBody"
+        content = {"application/json": {"schema": {"$ref": TEMPLATE.format(model=name)}}}
+    return {"description": DESCRIPTIONS[status], "content": content}

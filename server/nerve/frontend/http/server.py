@@ -1,0 +1,128 @@
+"""The aiohttp application: dialects' routes, deployment prefixes, errors in the right shape, serving."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from aiohttp import web
+
+from nerve.errors import AddressUnavailable, NerveError, ServerFault
+from nerve.frontend.http.dialect import Dialect, Handler
+from nerve.metrics import RequestMetrics
+
+log = logging.getLogger(__name__)
+
+PREFIXES: Final = (
+    "",
+    "/production/sync",
+    "/development/sync",
+    "/environments/{environment}/sync",
+    "/deployment/{deployment}/sync",
+)
+"""Where hosted deployments have the routes, so that changing the host is all of a migration."""
+BACKLOG: Final = 2048
+
+
+def build_app(dialects: Sequence[Dialect], metrics: RequestMetrics) -> web.Application:
+    """The application.
+
+    Args:
+        dialects: the last one answers for paths that belong to none.
+        metrics: requests are counted there.
+    """
+    by_route: dict[web.AbstractRoute, Dialect] = {}
+    by_name = {dialect.name: dialect for dialect in dialects}
+
+    def dialect_of(request: web.Request) -> Dialect:
+        """By route; where no route matches, by what the path looks like."""
+        found = by_route.get(request.match_info.route)
+        if found is not None:
+            return found
+        if request.path.endswith("/predict_tokens"):
+            return by_name["baseten"]
+        last = request.path.rpartition("/")[2]
+        if request.path.startswith("/v1/") and last not in ("predict", "health", "model"):
+            return by_name["native"]
+        return by_name["encoderfile"]
+
+    @web.middleware
+    async def shape_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+        began = time.monotonic()
+        dialect = dialect_of(request)
+        response: web.StreamResponse
+        try:
+            response = await handler(request)
+        except NerveError as error:
+            if isinstance(error, ServerFault):
+                log.error("request failed: %s", error)
+            response = dialect.error(error)
+            if not request.content.at_eof():  # the rest of a refused body is not waited for
+                response.force_close()
+        except web.HTTPException as error:
+            if error.status not in (404, 405):
+                raise
+            response = _unserved(request, error, dialect)
+        except Exception:  # boundary: one request must not take the connection down
+            log.exception("request failed")
+            response = dialect.error(ServerFault("the server failed; its log tells why"))
+        metrics.observe_request(dialect.name, response.status, time.monotonic() - began)
+        return response
+
+    app = web.Application(middlewares=[shape_errors])
+    for dialect in dialects:
+        for route in dialect.routes():
+            for prefix in PREFIXES:
+                methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
+                for method in methods:
+                    added = app.router.add_route(method, prefix + route.path, route.handler)
+                    by_route[added] = dialect
+    return app
+
+
+def _unserved(
+    request: web.Request, error: web.HTTPException, dialect: Dialect
+) -> web.StreamResponse:
+    message = f"{request.method} {request.path} is not served; see GET /docs"
+    response = dialect.fallback(error.status, message)
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ",".join(sorted(error.allowed_methods))
+        response.headers["Allow"] = allowed
+    return response
+
+
+class HttpServer:
+    """A listening application. `start`, then `stop`."""
+
+    def __init__(self, app: web.Application, *, shutdown_timeout_s: float) -> None:
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handler_cancellation=True,  # a caller that left costs nothing
+            shutdown_timeout=shutdown_timeout_s,
+        )
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen, and return the port (the kernel's choice for 0).
+
+        Raises:
+            AddressUnavailable.
+        """
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host.strip("[]"), port, backlog=BACKLOG)
+        try:
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            detail = error.strerror or str(error)
+            if error.errno == errno.EADDRINUSE:
+                detail = "the port is in use; choose another with --http-port"
+            raise AddressUnavailable(host, port, detail) from error
+        return int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        """Stop accepting, let requests in flight end, close."""
+        await self._runner.cleanup()

@@ -1,0 +1,56 @@
+"""NerveError -> statuses: the one table."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from nerve import errors
+
+
+class Outcome(NamedTuple):
+    """What an error is on each wire.
+
+    `http` is the status of Encoderfile's and our own routes, `baseten` and `baseten_type` are
+    those of predict_tokens.
+    """
+
+    http: int
+    baseten: int
+    baseten_type: str
+
+
+TABLE: Final[dict[type[errors.NerveError], Outcome]] = {
+    errors.NerveError: Outcome(500, 500, "Backend"),
+    errors.InvalidRequest: Outcome(400, 400, "Validation"),
+    errors.MalformedBody: Outcome(400, 400, "Validation"),
+    errors.InvalidField: Outcome(422, 422, "Validation"),
+    errors.EmptyInput: Outcome(422, 400, "Empty"),
+    errors.TooManyInputs: Outcome(413, 413, "Validation"),
+    errors.TextTooLong: Outcome(413, 413, "Validation"),
+    errors.UnsupportedMediaType: Outcome(415, 415, "Validation"),
+    errors.BodyTooLarge: Outcome(413, 413, "Validation"),
+    errors.BodyTimeout: Outcome(408, 408, "Validation"),
+    errors.ModelUnavailable: Outcome(503, 503, "Unhealthy"),
+    errors.ModelNotFound: Outcome(404, 404, "Validation"),
+    errors.VersionNotFound: Outcome(404, 404, "Validation"),
+    errors.NoDefaultModel: Outcome(404, 404, "Validation"),
+    errors.ModelNotReady: Outcome(503, 503, "Unhealthy"),
+    errors.ModelUnloaded: Outcome(503, 503, "Unhealthy"),
+    errors.Overloaded: Outcome(503, 429, "Overloaded"),
+    errors.QueueFull: Outcome(503, 429, "Overloaded"),
+    errors.DeadlineExceeded: Outcome(504, 504, "Backend"),
+    errors.ServerFault: Outcome(500, 500, "Backend"),
+    errors.TokenizationFailed: Outcome(500, 422, "Tokenizer"),
+    errors.InferenceFailed: Outcome(500, 424, "Backend"),
+    errors.NonFiniteScores: Outcome(500, 500, "Backend"),
+}
+"""Every error that a request can meet; those of SetupError never reach a client."""
+
+RETRY_LATER: Final = (errors.Overloaded, errors.ModelNotReady, errors.ModelUnloaded)
+"""Errors that come with Retry-After."""
+RETRY_AFTER_S: Final = 1
+
+
+def outcome(error: errors.NerveError) -> Outcome:
+    """The row of an error, its own or its nearest ancestor's."""
+    return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)

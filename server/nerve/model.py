@@ -1,0 +1,262 @@
+"""One model version end to end: texts -> rows -> engine -> scores -> spans. Joins both seams."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from nerve.config.model import ModelConfig
+from nerve.engine.engine import LocalEngine
+from nerve.errors import ModelLoadFailed, NonFiniteScores
+from nerve.metrics import EngineMetrics
+from nerve.pipeline.aggregation import LabelScheme
+from nerve.pipeline.decode import Decoder
+from nerve.pipeline.tokenizer import TextTokenizer, load_tokenizer, read_json_object
+from nerve.pipeline.windows import EncodedText
+from nerve.types import (
+    CallStatistics,
+    CutOptions,
+    Engine,
+    EngineStatistics,
+    FloatArray,
+    ModelInfo,
+    OffsetUnit,
+    Row,
+    SpanAnswer,
+    SpanOptions,
+    TokenAnswer,
+    VersionFiles,
+)
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+INLINE_CHARACTERS = 500
+"""Texts up to this length together are tokenized on the event loop: well under a millisecond,
+where a hop to a thread costs about as much as it saves."""
+INLINE_TOKENS = 2048
+"""Answers up to this length are decoded on the event loop."""
+
+
+async def _offload(work: Callable[[], T], *, inline: bool) -> T:
+    return work() if inline else await asyncio.to_thread(work)
+
+
+class NerModel:
+    """`nerve.types.ServedModel` made of a tokenizer, an engine and a decoder."""
+
+    def __init__(
+        self, info: ModelInfo, *, tokenizer: TextTokenizer, engine: Engine, type_ids: bool
+    ) -> None:
+        self._info, self._tokenizer, self._engine = info, tokenizer, engine
+        self._type_ids = type_ids
+        self._decoder = Decoder(
+            LabelScheme(info.labels), tokenizer.facts, overlap=tokenizer.stride or 0
+        )
+
+    @property
+    def info(self) -> ModelInfo:
+        """Facts that do not change while it is loaded."""
+        return self._info
+
+    def statistics(self) -> EngineStatistics:
+        """The engine's totals."""
+        return self._engine.statistics()
+
+    async def spans(
+        self, texts: Sequence[str], options: SpanOptions, *, deadline: float | None
+    ) -> SpanAnswer:
+        """See `nerve.types.ServedModel.spans`."""
+        encoded, logits, statistics = await self._run(texts, options.cut, deadline)
+        spans = await _offload(
+            lambda: self._decoder.spans(texts, encoded, logits, options),
+            inline=statistics.tokens <= INLINE_TOKENS,
+        )
+        return SpanAnswer(spans, statistics)
+
+    async def tokens(
+        self, texts: Sequence[str], *, unit: OffsetUnit, cut: CutOptions, deadline: float | None
+    ) -> TokenAnswer:
+        """See `nerve.types.ServedModel.tokens`."""
+        encoded, logits, statistics = await self._run(texts, cut, deadline)
+        tags = await _offload(
+            lambda: self._decoder.tokens(texts, encoded, logits, unit),
+            inline=statistics.tokens <= INLINE_TOKENS,
+        )
+        return TokenAnswer(tags, statistics)
+
+    async def _run(
+        self, texts: Sequence[str], cut: CutOptions, deadline: float | None
+    ) -> tuple[list[EncodedText], list[FloatArray], CallStatistics]:
+        """Logits of every window of every text, one after another."""
+        began = time.monotonic()
+        encoded = await _offload(
+            lambda: [self._tokenizer.encode(text, cut) for text in texts],
+            inline=sum(map(len, texts)) <= INLINE_CHARACTERS,
+        )
+        tokenized = time.monotonic()
+        windows = [window for text in encoded for window in text.windows]
+        rows = [
+            Row(window.ids, window.type_ids if self._type_ids and window.type_ids.any() else None)
+            for window in windows
+        ]
+        # A row without any token (no special ones, empty text) has nothing to run.
+        filled = [row for row in rows if len(row.ids)]
+        results = iter(await self._engine.infer(filled, deadline=deadline) if filled else ())
+        empty = np.empty((0, len(self._info.labels)), dtype=np.float32)
+        queue_s = inference_s = 0.0
+        logits = []
+        for row in rows:
+            if len(row.ids) == 0:
+                logits.append(empty)
+                continue
+            result = next(results)
+            if not np.isfinite(result.logits).all():
+                raise NonFiniteScores(self._info.name)
+            logits.append(result.logits)
+            queue_s += result.queue_s / len(rows)
+            inference_s += result.inference_s / len(rows)
+        statistics = CallStatistics(
+            tokens=sum(len(row.ids) for row in rows),
+            truncated_texts=sum(text.truncated for text in encoded),
+            tokenization_s=(tokenized - began) / len(texts),
+            queue_s=queue_s,
+            inference_s=inference_s,
+        )
+        return encoded, logits, statistics
+
+    async def aclose(self) -> None:
+        """Free the engine."""
+        await self._engine.aclose()
+
+
+async def open_model(
+    name: str, files: VersionFiles, config: ModelConfig, *, metrics: EngineMetrics
+) -> NerModel:
+    """Load a version and warm it up.
+
+    Raises:
+        ModelLoadFailed, RuntimeMissing: with the reason for the index.
+    """
+    if files.problem or files.onnx is None:
+        raise ModelLoadFailed(files.problem)
+    if "tokenizer.json" not in files.side:
+        raise ModelLoadFailed(
+            "tokenizer.json is missing: put the export's fast tokenizer beside the model "
+            "(AutoTokenizer.from_pretrained(…).save_pretrained(folder) writes it)"
+        )
+    json_files = {
+        key: await asyncio.to_thread(read_json_object, files.side.get(f"{key}.json"))
+        for key in ("config", "tokenizer_config", "special_tokens_map")
+    }
+    tokenizer, engine = await _load_parts(name, files, config, json_files, metrics)
+    try:
+        labels = _labels(config, json_files["config"], engine.labels)
+        info = ModelInfo(
+            name=name,
+            version=files.number,
+            labels=labels,
+            max_tokens=tokenizer.max_tokens,
+            max_batch_size=config.max_batch_size,
+            max_num_tokens=config.max_num_tokens,
+            max_queue_size=config.dynamic_batching.max_queue_size,
+            stride=tokenizer.stride,
+            device=engine.device,
+            aggregation_strategy=config.aggregation_strategy,
+            offset_unit=config.offset_unit,
+        )
+        model = NerModel(info, tokenizer=tokenizer, engine=engine, type_ids=engine.wants_type_ids)
+        await _warm_up(model, config)
+    except BaseException:
+        await engine.aclose()
+        raise
+    return model
+
+
+async def _load_parts(
+    name: str,
+    files: VersionFiles,
+    config: ModelConfig,
+    json_files: Mapping[str, Mapping[str, object]],
+    metrics: EngineMetrics,
+) -> tuple[TextTokenizer, LocalEngine]:
+    """Tokenizer and engine, loaded side by side."""
+    assert files.onnx is not None  # the caller has checked
+    pad_id = json_files["config"].get("pad_token_id", 0)
+    opening = asyncio.create_task(
+        LocalEngine.open(
+            name,
+            files.onnx,
+            config,
+            pad_id=pad_id if isinstance(pad_id, int) else 0,
+            metrics=metrics,
+        )
+    )
+    try:
+        tokenizer = await asyncio.to_thread(
+            load_tokenizer,
+            files.side["tokenizer.json"],
+            model=name,
+            config=config.tokenizer,
+            max_row_tokens=config.max_num_tokens,
+            tokenizer_config=json_files["tokenizer_config"],
+            special_tokens=json_files["special_tokens_map"],
+            model_config=json_files["config"],
+        )
+    except BaseException:
+        engine = (await asyncio.gather(opening, return_exceptions=True))[0]
+        if isinstance(engine, LocalEngine):
+            await engine.aclose()
+        raise
+    return tokenizer, await opening
+
+
+def _labels(
+    config: ModelConfig, model_config: Mapping[str, object], width: int | None
+) -> tuple[str, ...]:
+    """Label names in output order: config.yaml, else id2label, else LABEL_0 … as transformers."""
+    if config.labels is not None:
+        labels, source = tuple(config.labels), "config.yaml names"
+    else:
+        table = model_config.get("id2label")
+        if not isinstance(table, dict) or not table:
+            if width is None:
+                raise ModelLoadFailed(
+                    "no labels: config.json has no id2label, and the graph does not state how "
+                    "many there are; list them as `labels` in config.yaml"
+                )
+            log.warning("config.json has no id2label: %d labels are called LABEL_0 and on", width)
+            return tuple(f"LABEL_{number}" for number in range(width))
+        try:
+            by_id = {int(key): str(label) for key, label in table.items()}
+            labels = tuple(by_id[number] for number in range(len(by_id)))
+        except (KeyError, ValueError):
+            raise ModelLoadFailed(
+                f"id2label in config.json must number its labels 0 to {len(table) - 1}"
+            ) from None
+        source = "id2label in config.json has"
+    if width is not None and width != len(labels):
+        raise ModelLoadFailed(f"{source} {len(labels)} labels, but the graph puts out {width}")
+    return labels
+
+
+async def _warm_up(model: NerModel, config: ModelConfig) -> None:
+    """Run the samples; also the first look at what the graph really puts out."""
+    for sample in config.model_warmup:
+        for _ in range(sample.count):
+            texts = [sample.text] * sample.batch_size
+            try:
+                _, logits, _ = await model._run(texts, CutOptions(), None)
+            except Exception as error:
+                name = f" {sample.name!r}" if sample.name else ""
+                raise ModelLoadFailed(f"warm-up{name} failed: {error}") from error
+            width = logits[0].shape[1]
+            if width != len(model.info.labels):
+                raise ModelLoadFailed(
+                    f"there are {len(model.info.labels)} labels, but the graph puts out {width}"
+                )

@@ -1,0 +1,1 @@
+"""Text to token rows, and scores back to labels and entities."""

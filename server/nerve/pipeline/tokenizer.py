@@ -1,0 +1,240 @@
+"""Text -> token rows, by Hugging Face `tokenizers`, whose only home this is."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+
+from nerve.config.model import TokenizerConfig
+from nerve.errors import ModelLoadFailed, TextTooLong, TokenizationFailed
+from nerve.pipeline.aggregation import TokenizerFacts
+from nerve.pipeline.windows import EncodedText, Window, total_length
+from nerve.types import CutOptions, IntArray, Side
+
+DEFAULT_MAX_LENGTH = 512
+"""What `tokenizers` truncates at when nobody says; used where no file tells a maximum."""
+MAX_CHARACTERS_PER_TOKEN = 250
+"""A text of more characters for each token of the limit is not even looked at beyond it (TEI)."""
+
+_POSITIONS_AFTER_PADDING = frozenset(
+    {"roberta", "xlm-roberta", "camembert", "roberta-prelayernorm", "xlm-roberta-xl", "longformer"}
+    | {"data2vec-text", "xmod", "mpnet", "ibert", "bertweet", "luke", "mluke", "esm"}
+)
+"""Model types whose first position id is the pad id plus one."""
+
+
+class TextTokenizer:
+    """A loaded tokenizer with this model's limits. Thread-safe."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        model: str,
+        max_tokens: int,
+        side: Side,
+        stride: int | None,
+        add_special_tokens: bool,
+        facts: TokenizerFacts,
+    ) -> None:
+        self.max_tokens, self.side, self.stride, self.facts = max_tokens, side, stride, facts
+        self._model, self._special = model, add_special_tokens
+        self._added = tokenizer.num_special_tokens_to_add(is_pair=False) * add_special_tokens
+        # A library tokenizer holds one truncation setting and changing it is not thread-safe, so
+        # there is one object a direction, the second made when it is first asked for.
+        self._by_side = {side: tokenizer}
+        self._lock = threading.Lock()
+        tokenizer.enable_truncation(max_tokens, stride=stride or 0, direction=side.value)
+
+    def encode(self, text: str, cut: CutOptions) -> EncodedText:
+        """Turn one text into one row, or into windows where a stride is configured.
+
+        Raises:
+            TextTooLong: the text is over the limit, there are no windows, and it may not be cut.
+            TokenizationFailed: the library raised.
+        """
+        # Windows run in the direction of the tokenizer's own side, as in transformers.
+        side = self.side if self.stride is not None else cut.side or self.side
+        guarded = False
+        if self.stride is None:
+            limit = MAX_CHARACTERS_PER_TOKEN * self.max_tokens
+            if guarded := len(text) > limit:
+                if not cut.truncate:
+                    raise TextTooLong(len(text), limit, "characters")
+                dropped = len(text) - limit if side is Side.LEFT else 0
+                encoded = self._encode(text[dropped:][:limit], side)
+                return self._finish(encoded, cut=cut, shift=dropped, guarded=guarded)
+        return self._finish(self._encode(text, side), cut=cut, shift=0, guarded=guarded)
+
+    def _encode(self, text: str, side: Side) -> Encoding:
+        tokenizer = self._by_side.get(side) or self._twin(side)
+        try:
+            # encode_batch lets go of the GIL, encode does not.
+            return tokenizer.encode_batch([text], add_special_tokens=self._special)[0]
+        except Exception as error:
+            raise TokenizationFailed(self._model, str(error)) from error
+        except BaseException as error:
+            # A Rust panic arrives as pyo3's PanicException, which is no Exception.
+            if type(error).__name__ == "PanicException":
+                raise TokenizationFailed(self._model, f"panic: {error}") from error
+            raise
+
+    def _twin(self, side: Side) -> Tokenizer:
+        with self._lock:
+            if side not in self._by_side:
+                twin = Tokenizer.from_str(next(iter(self._by_side.values())).to_str())
+                twin.enable_truncation(self.max_tokens, stride=0, direction=side.value)
+                self._by_side[side] = twin
+            return self._by_side[side]
+
+    def _finish(
+        self, encoded: Encoding, *, cut: CutOptions, shift: int, guarded: bool
+    ) -> EncodedText:
+        parts = [encoded, *encoded.overflowing]
+        bodies = [len(part) - self._added for part in parts]
+        tokens = total_length(bodies, self.stride or 0) + self._added
+        if self.stride is not None:
+            windows = tuple(_window(part, shift) for part in parts)
+            backward = self.side is Side.LEFT
+            return EncodedText(windows, tokens, truncated=False, backward=backward)
+        if len(parts) > 1 and not cut.truncate:
+            raise TextTooLong(tokens, self.max_tokens, "tokens")
+        return EncodedText((_window(encoded, shift),), tokens, len(parts) > 1 or guarded)
+
+
+def _window(encoding: Encoding, shift: int) -> Window:
+    kept = np.array(encoding.special_tokens_mask, dtype=np.int64) == 0
+    offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+    return Window(
+        ids=np.array(encoding.ids, dtype=np.int64),
+        type_ids=np.array(encoding.type_ids, dtype=np.int64),
+        offsets=offsets + shift if shift else offsets,
+        kept=kept,
+        pieces=encoding.tokens,
+    )
+
+
+def load_tokenizer(
+    file: Path,
+    *,
+    model: str,
+    config: TokenizerConfig,
+    max_row_tokens: int,
+    tokenizer_config: Mapping[str, object],
+    special_tokens: Mapping[str, object],
+    model_config: Mapping[str, object],
+) -> TextTokenizer:
+    """Load `tokenizer.json`; what it says is the truth, the other files give limits and names.
+
+    Args:
+        file: tokenizer.json. Truncation and padding stored in it are dropped.
+        model: name for errors.
+        config: overrides.
+        max_row_tokens: most tokens that the engine takes in a row.
+        tokenizer_config, special_tokens, model_config: the JSON objects of tokenizer_config.json,
+            special_tokens_map.json and config.json; empty where there is no such file.
+    Raises:
+        ModelLoadFailed: the file is broken, or the limits contradict each other.
+    """
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:
+        raise ModelLoadFailed(f"{file.name} cannot be read: {error}") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    allowed = min(max_row_tokens, _allowed_length(tokenizer_config, model_config))
+    max_tokens = allowed
+    if config.max_length is not None:
+        if config.max_length > allowed:
+            raise ModelLoadFailed(
+                f"tokenizer.max_length is {config.max_length}, but this model takes at most "
+                f"{allowed} tokens (the least of model_max_length, the model's positions, and "
+                "max_num_tokens)"
+            )
+        max_tokens = config.max_length
+    added = tokenizer.num_special_tokens_to_add(is_pair=False) * config.add_special_tokens
+    room = max_tokens - added
+    if room < 1:
+        raise ModelLoadFailed(
+            f"no room for text: {added} special tokens in rows of at most {max_tokens}"
+        )
+    if config.stride is not None and config.stride >= room:
+        raise ModelLoadFailed(
+            f"tokenizer.stride is {config.stride}, but must be below {room}, the tokens of a "
+            "window without the special ones"
+        )
+    unknown = _token_text(tokenizer_config.get("unk_token")) or _token_text(
+        special_tokens.get("unk_token")
+    )
+    unknown_id = tokenizer.token_to_id(unknown) if unknown else None
+    prefix = getattr(tokenizer.model, "continuing_subword_prefix", None)
+    return TextTokenizer(
+        tokenizer,
+        model=model,
+        max_tokens=max_tokens,
+        side=config.truncation_side or _side(tokenizer_config.get("truncation_side")),
+        stride=config.stride,
+        add_special_tokens=config.add_special_tokens,
+        facts=TokenizerFacts(
+            piece_lengths=_piece_lengths(tokenizer) if prefix else None,
+            unknown_id=-1 if unknown_id is None else unknown_id,
+        ),
+    )
+
+
+def read_json_object(file: Path | None) -> dict[str, object]:
+    """A side file as a dict; empty if there is none.
+
+    Raises:
+        ModelLoadFailed: it is no JSON object.
+    """
+    if file is None:
+        return {}
+    try:
+        value = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelLoadFailed(f"{file.name} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise ModelLoadFailed(f"{file.name} holds no JSON object")
+    return value
+
+
+def _allowed_length(
+    tokenizer_config: Mapping[str, object], model_config: Mapping[str, object]
+) -> int:
+    """The smaller of what tokenizer and positions allow (contracts: aggregation, 1)."""
+    limits = []
+    stated = tokenizer_config.get("model_max_length", tokenizer_config.get("max_length"))
+    if isinstance(stated, int | float) and 0 < stated < 1 << 24:  # else HF's "no limit", 1e30
+        limits.append(int(stated))
+    positions = model_config.get("max_position_embeddings")
+    if isinstance(positions, int) and positions > 0:
+        pad = model_config.get("pad_token_id", 1)
+        if model_config.get("model_type") in _POSITIONS_AFTER_PADDING and isinstance(pad, int):
+            positions -= pad + 1
+        limits.append(positions)
+    return min(limits, default=DEFAULT_MAX_LENGTH)
+
+
+def _token_text(value: object) -> str | None:
+    """A special token as files write it: a string, or an object with `content`."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+def _side(value: object) -> Side:
+    return Side.LEFT if value == "left" else Side.RIGHT
+
+
+def _piece_lengths(tokenizer: Tokenizer) -> IntArray:
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    lengths = np.zeros(max(vocabulary.values(), default=-1) + 1, dtype=np.int64)
+    for piece, number in vocabulary.items():
+        lengths[number] = len(piece)
+    return lengths

@@ -1,0 +1,170 @@
+"""The control plane: health, and what is known of models and their versions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nerve.errors import ModelUnavailable
+from nerve.repository.lifecycle import State
+from nerve.repository.manager import Model, ModelManager, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request or one run may hold."""
+
+    max_tokens: int
+    """Tokens of a text, special ones counted; longer ones are cut, refused or tagged in windows."""
+    stride: int | None
+    """Tokens that windows over long texts share; null when long texts are cut."""
+    max_batch_size: int
+    """Rows in one run."""
+    max_num_tokens: int
+    """Tokens in one run, padding counted."""
+    max_queue_size: int
+    """Texts that may wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Totals since the version was loaded, warm-up counted."""
+
+    batches: int
+    rows: int
+    tokens: int
+    padded_tokens: int
+    queued_rows: int
+    mean_batch_size: float
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """One version. All but the first three are null unless it is READY."""
+
+    version: str
+    state: State
+    reason: str
+    device: str | None = None
+    labels: tuple[str, ...] | None = None
+    limits: Limits | None = None
+    statistics: Statistics | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSummary:
+    """A line of the list of models. `state` is that of the version that answers, or the best."""
+
+    name: str
+    state: State
+    reason: str
+    versions: tuple[str, ...]
+    default: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """Everything about a model. `labels` and `limits` are those of the version that answers."""
+
+    name: str
+    task: str
+    state: State
+    reason: str
+    default: bool
+    labels: tuple[str, ...] | None
+    limits: Limits | None
+    versions: tuple[VersionStatus, ...]
+
+
+class ControlService:
+    """Answers questions about the server and its models."""
+
+    def __init__(self, manager: ModelManager) -> None:
+        self._manager = manager
+
+    @property
+    def ready(self) -> bool:
+        """Whether the server should get traffic."""
+        return self._manager.ready
+
+    def states(self) -> dict[str, str]:
+        """State of every model, by name."""
+        return {model.name: _leading(model)[0].value for model in self._manager.models()}
+
+    def models(self) -> list[ModelSummary]:
+        """Every model, by name."""
+        default = self._default()
+        return [
+            ModelSummary(
+                model.name,
+                *_leading(model),
+                versions=tuple(str(number) for number in sorted(model.versions)),
+                default=model.name == default,
+            )
+            for model in self._manager.models()
+        ]
+
+    def model(self, name: str) -> ModelStatus:
+        """One model.
+
+        Raises:
+            ModelNotFound.
+        """
+        model = self._manager.model(name)
+        versions = tuple(_version(model.versions[number]) for number in sorted(model.versions))
+        answering = next((each for each in reversed(versions) if each.state is State.READY), None)
+        state, reason = _leading(model)
+        return ModelStatus(
+            name=model.name,
+            task="token-classification",
+            state=state,
+            reason=reason,
+            default=model.name == self._default(),
+            labels=answering.labels if answering else None,
+            limits=answering.limits if answering else None,
+            versions=versions,
+        )
+
+    def _default(self) -> str | None:
+        try:
+            return self._manager.model(None).name
+        except ModelUnavailable:
+            return None
+
+
+def _leading(model: Model) -> tuple[State, str]:
+    """State and reason of the version that speaks for a model: READY before the others."""
+    if model.reason or not model.versions:
+        return State.UNAVAILABLE, model.reason
+    best = max(
+        model.versions.values(),
+        key=lambda each: (each.state is State.READY, each.state is State.LOADING, each.number),
+    )
+    return best.state, best.reason
+
+
+def _version(version: Version) -> VersionStatus:
+    if version.served is None:
+        return VersionStatus(str(version.number), version.state, version.reason)
+    info, statistics = version.served.info, version.served.statistics()
+    return VersionStatus(
+        str(version.number),
+        version.state,
+        version.reason,
+        device=info.device,
+        labels=info.labels,
+        limits=Limits(
+            info.max_tokens,
+            info.stride,
+            info.max_batch_size,
+            info.max_num_tokens,
+            info.max_queue_size,
+        ),
+        statistics=Statistics(
+            statistics.batches,
+            statistics.rows,
+            statistics.tokens,
+            statistics.padded_tokens,
+            statistics.queued_rows,
+            round(statistics.mean_batch_size, 3),
+        ),
+    )

@@ -1,0 +1,131 @@
+"""The data plane: checks that every dialect shares, the model's defaults, the lease, the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nerve.config.server import ServerConfig
+from nerve.errors import EmptyInput, TooManyInputs
+from nerve.metrics import RequestMetrics
+from nerve.repository.manager import ModelManager
+from nerve.types import (
+    CallStatistics,
+    CutOptions,
+    ModelInfo,
+    OffsetUnit,
+    SpanAnswer,
+    SpanOptions,
+    Strategy,
+    TokenAnswer,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Whom a request is for and how long it may take.
+
+    `model` and `version` as the client wrote them, None for the default; `deadline` in monotonic
+    seconds, see `InferenceService.deadline`; `max_texts` is the dialect's limit.
+    """
+
+    model: str | None
+    version: str | None
+    deadline: float | None
+    max_texts: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpanRequest:
+    """What a dialect asks of `spans`. None is "not said": the model's config decides, then the
+    `default_…`, which is the dialect's."""
+
+    texts: Sequence[str]
+    default_strategy: Strategy
+    strategy: Strategy | None = None
+    ignore_labels: frozenset[str] = frozenset({"O"})
+    raw_scores: bool = False
+    offset_unit: OffsetUnit | None = None
+    cut: CutOptions = field(default_factory=CutOptions)
+
+
+class InferenceService:
+    """Answers inference requests of every protocol."""
+
+    def __init__(
+        self, manager: ModelManager, *, config: ServerConfig, metrics: RequestMetrics
+    ) -> None:
+        self._manager, self._config, self._metrics = manager, config, metrics
+
+    def deadline(self, now: float, *, timeout_s: float | None = None) -> float:
+        """The deadline of a request that arrived at `now`: the caller's or the server's, if less."""
+        limit = self._config.request_timeout_s
+        return now + (limit if timeout_s is None else min(limit, timeout_s))
+
+    def info(self, model: str | None, version: str | None) -> ModelInfo:
+        """Facts of the version that would answer. Raises what `ModelManager.lease` raises."""
+        with self._manager.lease(model, version) as served:
+            return served.info
+
+    async def spans(self, call: Call, request: SpanRequest) -> tuple[ModelInfo, SpanAnswer]:
+        """Tag texts and join tokens into spans.
+
+        Raises:
+            EmptyInput, TooManyInputs; what `ModelManager.lease` and `ServedModel.spans` raise.
+        """
+        check_texts(request.texts, call.max_texts)
+        with self._manager.lease(call.model, call.version) as model:
+            info = model.info
+            options = SpanOptions(
+                strategy=request.strategy or info.aggregation_strategy or request.default_strategy,
+                ignore_labels=request.ignore_labels,
+                raw_scores=request.raw_scores,
+                offset_unit=self._unit(request.offset_unit, info, OffsetUnit.CODEPOINT),
+                cut=request.cut,
+            )
+            answer = await model.spans(request.texts, options, deadline=call.deadline)
+        self._count(info, len(request.texts), answer.statistics)
+        return info, answer
+
+    async def tokens(
+        self,
+        call: Call,
+        texts: Sequence[str],
+        *,
+        offset_unit: OffsetUnit | None,
+        default_unit: OffsetUnit,
+    ) -> tuple[ModelInfo, TokenAnswer]:
+        """Tag texts token by token; long ones are cut. Raises as `spans`."""
+        check_texts(texts, call.max_texts)
+        with self._manager.lease(call.model, call.version) as model:
+            info = model.info
+            answer = await model.tokens(
+                texts,
+                unit=self._unit(offset_unit, info, default_unit),
+                cut=CutOptions(),
+                deadline=call.deadline,
+            )
+        self._count(info, len(texts), answer.statistics)
+        return info, answer
+
+    def _unit(
+        self, requested: OffsetUnit | None, info: ModelInfo, default: OffsetUnit
+    ) -> OffsetUnit:
+        return requested or info.offset_unit or self._config.offset_unit or default
+
+    def _count(self, info: ModelInfo, texts: int, statistics: CallStatistics) -> None:
+        self._metrics.observe_texts(info.name, texts, statistics.truncated_texts)
+
+
+def check_texts(texts: Sequence[str], limit: int) -> None:
+    """Refuse what no model should see.
+
+    Raises:
+        EmptyInput, TooManyInputs.
+    """
+    if not texts:
+        raise EmptyInput("inputs")
+    if len(texts) > limit:
+        raise TooManyInputs(len(texts), limit)
+    if "" in texts:
+        raise EmptyInput(f"inputs[{list(texts).index('')}]")

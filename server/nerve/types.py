@@ -1,0 +1,242 @@
+"""Frozen values that cross layers, and the two seams: `Engine` (numbers) and `ServedModel` (text)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+
+class Strategy(StrEnum):
+    """How word pieces become entities; the names and meanings of `transformers.pipeline("ner")`."""
+
+    NONE = "none"
+    SIMPLE = "simple"
+    FIRST = "first"
+    AVERAGE = "average"
+    MAX = "max"
+
+
+class OffsetUnit(StrEnum):
+    """What `start` and `end` count."""
+
+    CODEPOINT = "codepoint"
+    BYTE = "byte"
+    UTF16 = "utf16"
+
+
+class Side(StrEnum):
+    """An end of a text; as a truncation side, the end that is cut off."""
+
+    LEFT = "left"
+    RIGHT = "right"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One unpadded sequence for the engine: `ids` (tokens,) int64, `type_ids` alike or None for 0s."""
+
+    ids: IntArray
+    type_ids: IntArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowResult:
+    """What the engine gives back for a row: `logits` (tokens, labels) float32, and two durations."""
+
+    logits: FloatArray
+    queue_s: float
+    inference_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatistics:
+    """Totals since the engine started; a row is one sequence, padding counts in `padded_tokens`."""
+
+    batches: int = 0
+    rows: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0
+    queued_rows: int = 0
+
+    @property
+    def mean_batch_size(self) -> float:
+        """Rows per batch, 0 before the first."""
+        return self.rows / self.batches if self.batches else 0.0
+
+
+class Engine(Protocol):
+    """Runs rows of token ids; knows nothing of text, labels or protocols."""
+
+    @property
+    def device(self) -> str:
+        """`cpu`, or `gpu` as soon as one instance runs on one."""
+
+    async def infer(self, rows: Sequence[Row], *, deadline: float | None) -> list[RowResult]:
+        """Run every row, in batches shared with other callers; results in the order of `rows`.
+
+        Args:
+            rows: at least one; each no longer than the engine's token limit.
+            deadline: monotonic seconds (`time.monotonic`), or None.
+        Raises:
+            QueueFull: too many rows are waiting already; nothing was queued.
+            DeadlineExceeded: the deadline passed; rows that did not run yet never will.
+            InferenceFailed: the runtime raised on one of the rows.
+            ModelUnloaded: the engine was closed.
+        """
+
+    def statistics(self) -> EngineStatistics:
+        """Totals so far."""
+
+    async def aclose(self) -> None:
+        """Stop the workers; rows still waiting fail with ModelUnloaded."""
+
+
+class Span(NamedTuple):
+    """A stretch of a text with a label: an entity, or a token in strategy `none`.
+
+    `start`/`end` are half-open, in the unit that was asked for; `score` is a float32 probability
+    (or logit, if raw scores were asked for); `token_id` is 0 for entities; `scores` (labels,)
+    float32 is the whole row, only in strategy `none`.
+    """
+
+    text: str
+    label: str
+    score: np.float32
+    start: int
+    end: int
+    token_id: int
+    scores: FloatArray | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTags:
+    """The tokens of one text, in text order, without those that the tokenizer added.
+
+    `logits` is (tokens, labels) float32, `best` the label id of each token; the lists have one
+    item a token, `start`/`end` half-open in the unit that was asked for.
+    """
+
+    pieces: list[str]
+    ids: list[int]
+    start: list[int]
+    end: list[int]
+    logits: FloatArray
+    best: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class CallStatistics:
+    """What a call cost. Tokens include special ones; the durations are means over the texts."""
+
+    tokens: int
+    truncated_texts: int
+    tokenization_s: float
+    queue_s: float
+    inference_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpanAnswer:
+    """Spans of each text, in request order."""
+
+    spans: list[list[Span]]
+    statistics: CallStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAnswer:
+    """Token tags of each text, in request order."""
+
+    texts: list[TokenTags]
+    statistics: CallStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class CutOptions:
+    """What to do with a text longer than the model; without effect where windows are configured.
+
+    `truncate` False refuses it; `side` None means the side that the model's config names.
+    """
+
+    truncate: bool = True
+    side: Side | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpanOptions:
+    """How to turn scores into spans. None means the model's own default, then the given one."""
+
+    strategy: Strategy
+    ignore_labels: frozenset[str] = frozenset({"O"})
+    raw_scores: bool = False
+    offset_unit: OffsetUnit = OffsetUnit.CODEPOINT
+    cut: CutOptions = field(default_factory=CutOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionFiles:
+    """The files of one version in a repository.
+
+    `onnx` is None where `problem` says why; `side` holds the side files that exist, by name
+    (tokenizer.json, config.json, …).
+    """
+
+    number: int
+    onnx: Path | None
+    side: Mapping[str, Path]
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a loaded version tells about itself; `max_tokens` counts special tokens."""
+
+    name: str
+    version: int
+    labels: tuple[str, ...]
+    max_tokens: int
+    max_batch_size: int
+    max_num_tokens: int
+    max_queue_size: int
+    stride: int | None
+    device: str
+    aggregation_strategy: Strategy | None
+    offset_unit: OffsetUnit | None
+
+
+class ServedModel(Protocol):
+    """A loaded model version: texts in, spans or token tags out."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """Facts that do not change while it is loaded."""
+
+    async def spans(
+        self, texts: Sequence[str], options: SpanOptions, *, deadline: float | None
+    ) -> SpanAnswer:
+        """Tag texts and join tokens into spans. Raises what `Engine.infer` raises, and:
+
+        TextTooLong: a text is over the limit and may not be cut.
+        TokenizationFailed, NonFiniteScores: the model broke on one of the texts.
+        """
+
+    async def tokens(
+        self, texts: Sequence[str], *, unit: OffsetUnit, cut: CutOptions, deadline: float | None
+    ) -> TokenAnswer:
+        """Tag texts token by token. Raises as `spans` does."""
+
+    def statistics(self) -> EngineStatistics:
+        """The engine's totals."""
+
+    async def aclose(self) -> None:
+        """Free everything. The caller has waited for its users before."""
