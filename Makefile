@@ -18,7 +18,7 @@ define install
 	@touch $@
 endef
 
-.PHONY: serve test lint format clean help
+.PHONY: serve test lint format proto clean help
 
 serve: $(VENV)/.serve-$(RUNTIME)  ## start the daemon on ./model_repository (ARGS="--http-port 9000")
 	$(BIN)/nerve serve $(ARGS)
@@ -34,6 +34,15 @@ lint: $(VENV)/.dev-$(RUNTIME)  ## ruff and mypy --strict
 format: $(VENV)/.dev-$(RUNTIME)  ## let ruff tidy up
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# An older protoc writes code that older and newer protobuf runtimes read; it wants an older
+# runtime itself, so it lives apart.
+proto:  ## write server/nerve/_proto from proto/
+	@test -x $(VENV)-proto/bin/python || $(PYTHON) -m venv $(VENV)-proto
+	$(VENV)-proto/bin/python -m pip install --quiet --disable-pip-version-check 'grpcio-tools==1.75.1'
+	$(VENV)-proto/bin/python -m grpc_tools.protoc -Iproto --python_out=server/nerve/_proto \
+	  --pyi_out=server/nerve/_proto proto/encoderfile/*.proto
+	sed -i 's/^from encoderfile import/from nerve._proto.encoderfile import/' server/nerve/_proto/encoderfile/*_pb2.py*
 
 $(VENV)/.serve-$(RUNTIME): pyproject.toml
 	$(call install,$(RUNTIME))

@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
@@ -25,6 +26,9 @@ from nerve.model import open_model
 from nerve.repository.manager import ModelManager
 from nerve.service.control import ControlService
 from nerve.service.inference import InferenceService
+
+if TYPE_CHECKING:
+    from nerve.frontend.grpc.server import GrpcServer
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +58,8 @@ class App:
         ]
         self.http_app = build_app(dialects, metrics)
         self._http: HttpServer | None = None
+        self._grpc: GrpcServer | None = None
+        self._metrics = metrics
 
     async def start(self) -> dict[str, int]:
         """Listen, then load every model. Returns the ports.
@@ -63,22 +69,40 @@ class App:
         """
         require_runtime()
         config = self._config
+        # Before the first request can come: a model that is still to be loaded is no unknown one.
+        await self.manager.find(config.repositories)
         ports = {}
         if not config.disable_http:
             self._http = HttpServer(self.http_app, shutdown_timeout_s=config.shutdown_timeout_s)
             port = await self._http.start(config.http_hostname, config.http_port)
             ports["http"] = port
             self._announce(f"Starting HTTP server on {config.http_hostname}:{port}")
-        await self.manager.find(config.repositories)
+        if not config.disable_grpc:
+            self._grpc = self._grpc_server()
+            port = await self._grpc.start(config.grpc_hostname, config.grpc_port)
+            ports["grpc"] = port
+            self._announce(f"Starting gRPC server on {config.grpc_hostname}:{port}")
         await self.manager.load_all()
         if not self.manager.ready:
             log.error("no model is ready; see the reasons above")
+        elif self._grpc is not None:
+            await self._grpc.set_ready()
         return ports
+
+    def _grpc_server(self) -> GrpcServer:
+        # Imported here: a server without gRPC starts faster without it.
+        from nerve.frontend.grpc.encoderfile import SERVICE, EncoderfileService  # noqa: PLC0415
+        from nerve.frontend.grpc.server import GrpcServer  # noqa: PLC0415
+
+        service = EncoderfileService(self.inference, self._config, self._metrics)
+        return GrpcServer(
+            [(SERVICE, service.handler())], shutdown_timeout_s=self._config.shutdown_timeout_s
+        )
 
     async def stop(self) -> None:
         """Stop accepting, finish what is in flight, free the models."""
-        if self._http is not None:
-            await self._http.stop()
+        servers = [server for server in (self._http, self._grpc) if server is not None]
+        await asyncio.gather(*(server.stop() for server in servers))
         await self.manager.aclose()
 
 

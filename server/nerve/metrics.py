@@ -65,9 +65,9 @@ class RequestMetrics:
             registry=registry,
         )
 
-    def observe_request(self, dialect: str, status: int, seconds: float) -> None:
+    def observe_request(self, dialect: str, status: str, seconds: float) -> None:
         """Count one answered request."""
-        self._requests.labels(dialect, str(status)).inc()
+        self._requests.labels(dialect, status).inc()
         self._seconds.labels(dialect).observe(seconds)
 
     def observe_texts(self, model: str, texts: int, truncated: int) -> None:

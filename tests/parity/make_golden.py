@@ -234,7 +234,8 @@ def chunk(outputs: dict[str, Any]) -> dict[str, Any]:
     """What one chunk was decoded from; padding to the longest chunk is left out."""
     used = outputs["attention_mask"][0].numpy() == 1
     special = outputs["special_tokens_mask"][0].numpy()
-    assert special[~used].all() and used[: used.sum()].all()
+    assert special[~used].all()
+    assert used[: used.sum()].all()
     logits = outputs["logits"][0].numpy()[used]
     assert logits.dtype == np.float32
     return {
@@ -249,7 +250,8 @@ def row(item: dict[str, Any]) -> list[Any]:
     """[label, score, start, end], and the index where the pipeline gives one."""
     score = item["score"]
     number = float(str(score))  # the shortest decimal
-    assert isinstance(score, np.float32) and np.float32(number) == score, score
+    assert isinstance(score, np.float32)
+    assert np.float32(number) == score
     label = item["entity"] if "entity" in item else item["entity_group"]
     place = [item["start"], item["end"]]
     return [label, number, *place, *([item["index"]] if "index" in item else [])]

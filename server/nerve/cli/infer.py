@@ -39,9 +39,7 @@ class Format(StrEnum):
 def infer(
     texts: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="TEXT...", help="Texts to tag; - reads them from stdin, one a line."
-        ),
+        typer.Argument(metavar="TEXT", help="Texts to tag; - reads them from stdin, one a line."),
     ] = None,
     input_file: Annotated[
         Path | None, typer.Option("--input-file", "-i", help="File of texts, one a line.")

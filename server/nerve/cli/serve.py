@@ -18,7 +18,7 @@ def serve(
     repository: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[REPOSITORY]...",
+            metavar="REPOSITORY",
             help="Folders of models. Default: $NERVE_REPOSITORIES, else ./model_repository.",
             show_default=False,
         ),

@@ -10,39 +10,40 @@ from nerve import errors
 class Outcome(NamedTuple):
     """What an error is on each wire.
 
-    `http` is the status of Encoderfile's and our own routes, `baseten` and `baseten_type` are
-    those of predict_tokens.
+    `http` is the status of Encoderfile's and our own routes, `grpc` the name of the status code,
+    `baseten` and `baseten_type` are those of predict_tokens.
     """
 
     http: int
+    grpc: str
     baseten: int
     baseten_type: str
 
 
 TABLE: Final[dict[type[errors.NerveError], Outcome]] = {
-    errors.NerveError: Outcome(500, 500, "Backend"),
-    errors.InvalidRequest: Outcome(400, 400, "Validation"),
-    errors.MalformedBody: Outcome(400, 400, "Validation"),
-    errors.InvalidField: Outcome(422, 422, "Validation"),
-    errors.EmptyInput: Outcome(422, 400, "Empty"),
-    errors.TooManyInputs: Outcome(413, 413, "Validation"),
-    errors.TextTooLong: Outcome(413, 413, "Validation"),
-    errors.UnsupportedMediaType: Outcome(415, 415, "Validation"),
-    errors.BodyTooLarge: Outcome(413, 413, "Validation"),
-    errors.BodyTimeout: Outcome(408, 408, "Validation"),
-    errors.ModelUnavailable: Outcome(503, 503, "Unhealthy"),
-    errors.ModelNotFound: Outcome(404, 404, "Validation"),
-    errors.VersionNotFound: Outcome(404, 404, "Validation"),
-    errors.NoDefaultModel: Outcome(404, 404, "Validation"),
-    errors.ModelNotReady: Outcome(503, 503, "Unhealthy"),
-    errors.ModelUnloaded: Outcome(503, 503, "Unhealthy"),
-    errors.Overloaded: Outcome(503, 429, "Overloaded"),
-    errors.QueueFull: Outcome(503, 429, "Overloaded"),
-    errors.DeadlineExceeded: Outcome(504, 504, "Backend"),
-    errors.ServerFault: Outcome(500, 500, "Backend"),
-    errors.TokenizationFailed: Outcome(500, 422, "Tokenizer"),
-    errors.InferenceFailed: Outcome(500, 424, "Backend"),
-    errors.NonFiniteScores: Outcome(500, 500, "Backend"),
+    errors.NerveError: Outcome(500, "INTERNAL", 500, "Backend"),
+    errors.InvalidRequest: Outcome(400, "INVALID_ARGUMENT", 400, "Validation"),
+    errors.MalformedBody: Outcome(400, "INVALID_ARGUMENT", 400, "Validation"),
+    errors.InvalidField: Outcome(422, "INVALID_ARGUMENT", 422, "Validation"),
+    errors.EmptyInput: Outcome(422, "INVALID_ARGUMENT", 400, "Empty"),
+    errors.TooManyInputs: Outcome(413, "INVALID_ARGUMENT", 413, "Validation"),
+    errors.TextTooLong: Outcome(413, "INVALID_ARGUMENT", 413, "Validation"),
+    errors.UnsupportedMediaType: Outcome(415, "INVALID_ARGUMENT", 415, "Validation"),
+    errors.BodyTooLarge: Outcome(413, "RESOURCE_EXHAUSTED", 413, "Validation"),
+    errors.BodyTimeout: Outcome(408, "DEADLINE_EXCEEDED", 408, "Validation"),
+    errors.ModelUnavailable: Outcome(503, "UNAVAILABLE", 503, "Unhealthy"),
+    errors.ModelNotFound: Outcome(404, "NOT_FOUND", 404, "Validation"),
+    errors.VersionNotFound: Outcome(404, "NOT_FOUND", 404, "Validation"),
+    errors.NoDefaultModel: Outcome(404, "NOT_FOUND", 404, "Validation"),
+    errors.ModelNotReady: Outcome(503, "UNAVAILABLE", 503, "Unhealthy"),
+    errors.ModelUnloaded: Outcome(503, "UNAVAILABLE", 503, "Unhealthy"),
+    errors.Overloaded: Outcome(503, "RESOURCE_EXHAUSTED", 429, "Overloaded"),
+    errors.QueueFull: Outcome(503, "RESOURCE_EXHAUSTED", 429, "Overloaded"),
+    errors.DeadlineExceeded: Outcome(504, "DEADLINE_EXCEEDED", 504, "Backend"),
+    errors.ServerFault: Outcome(500, "INTERNAL", 500, "Backend"),
+    errors.TokenizationFailed: Outcome(500, "INTERNAL", 422, "Tokenizer"),
+    errors.InferenceFailed: Outcome(500, "INTERNAL", 424, "Backend"),
+    errors.NonFiniteScores: Outcome(500, "INTERNAL", 500, "Backend"),
 }
 """Every error that a request can meet; those of SetupError never reach a client."""
 

@@ -47,21 +47,26 @@ class Version:
 
 @dataclass(slots=True)
 class Model:
-    """A model folder. `reason` is set when it cannot be used at all."""
+    """A model folder. `reason` is set when it cannot be used at all; `tried` after a load."""
 
     name: str
     files: ModelFiles
     versions: dict[int, Version] = field(default_factory=dict)
     reason: str = ""
+    tried: bool = False
 
     @property
-    def usable(self) -> bool:
-        """Not known to be of no use: nothing tried yet, or a version loading or loaded."""
-        states = [version.state for version in self.versions.values()]
-        tried = bool(states)
-        return not self.reason and (
-            not tried or any(state is not State.UNAVAILABLE for state in states)
+    def leading(self) -> tuple[State, str]:
+        """State and reason of the version that speaks for the model: READY before the others."""
+        if self.reason:
+            return State.UNAVAILABLE, self.reason
+        if not self.versions:
+            return (State.UNAVAILABLE, "") if self.tried else (State.LOADING, "")
+        best = max(
+            self.versions.values(),
+            key=lambda each: (each.state is State.READY, each.state is State.LOADING, each.number),
         )
+        return best.state, best.reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +136,7 @@ class ModelManager:
                 config = await asyncio.to_thread(load_model_config, model.files.config, name=name)
             except ConfigInvalid as error:
                 model.reason = str(error)
+        model.tried = True
         if model.reason:
             log.error("model %s is not served: %s", name, model.reason)
             return
@@ -188,12 +194,11 @@ class ModelManager:
             ready = [each for each in model.versions.values() if each.state is State.READY]
             if ready:
                 return max(ready, key=lambda each: each.number)
-            newest = max(model.versions.values(), key=lambda each: each.number, default=None)
-            state = newest.state if newest else State.UNAVAILABLE
-            cause = model.reason or (newest.reason if newest else "")
+            state, cause = model.leading
             raise ModelNotReady(model.name, "", state.value, cause)
-        if model.reason:
-            raise ModelNotReady(model.name, version, State.UNAVAILABLE.value, model.reason)
+        if model.reason or not model.tried:
+            state, cause = model.leading
+            raise ModelNotReady(model.name, version, state.value, cause)
         known = model.versions.get(int(version)) if version.isdecimal() else None
         if known is None:
             served = [each.number for each in model.versions.values() if each.served is not None]
@@ -216,7 +221,9 @@ class ModelManager:
             return self._models[name]
         if len(self._models) == 1:
             return next(iter(self._models.values()))
-        usable = [model for model in self._models.values() if model.usable]
+        usable = [
+            model for model in self._models.values() if model.leading[0] is not State.UNAVAILABLE
+        ]
         if len(usable) != 1:
             raise NoDefaultModel(sorted(model.name for model in usable))
         return usable[0]
@@ -229,8 +236,8 @@ class ModelManager:
         """Every version of every model, in order."""
         rows = []
         for model in self.models():
-            if model.reason or not model.versions:
-                rows.append(IndexRow(model.name, 0, State.UNAVAILABLE, model.reason))
+            if not model.versions:
+                rows.append(IndexRow(model.name, 0, *model.leading))
             for number in sorted(model.versions):
                 version = model.versions[number]
                 rows.append(IndexRow(model.name, number, version.state, version.reason))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nerve.errors import ModelUnavailable
 from nerve.repository.lifecycle import State
-from nerve.repository.manager import Model, ModelManager, Version
+from nerve.repository.manager import ModelManager, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class ControlService:
 
     def states(self) -> dict[str, str]:
         """State of every model, by name."""
-        return {model.name: _leading(model)[0].value for model in self._manager.models()}
+        return {model.name: model.leading[0].value for model in self._manager.models()}
 
     def models(self) -> list[ModelSummary]:
         """Every model, by name."""
@@ -96,7 +96,7 @@ class ControlService:
         return [
             ModelSummary(
                 model.name,
-                *_leading(model),
+                *model.leading,
                 versions=tuple(str(number) for number in sorted(model.versions)),
                 default=model.name == default,
             )
@@ -112,7 +112,7 @@ class ControlService:
         model = self._manager.model(name)
         versions = tuple(_version(model.versions[number]) for number in sorted(model.versions))
         answering = next((each for each in reversed(versions) if each.state is State.READY), None)
-        state, reason = _leading(model)
+        state, reason = model.leading
         return ModelStatus(
             name=model.name,
             task="token-classification",
@@ -129,17 +129,6 @@ class ControlService:
             return self._manager.model(None).name
         except ModelUnavailable:
             return None
-
-
-def _leading(model: Model) -> tuple[State, str]:
-    """State and reason of the version that speaks for a model: READY before the others."""
-    if model.reason or not model.versions:
-        return State.UNAVAILABLE, model.reason
-    best = max(
-        model.versions.values(),
-        key=lambda each: (each.state is State.READY, each.state is State.LOADING, each.number),
-    )
-    return best.state, best.reason
 
 
 def _version(version: Version) -> VersionStatus:

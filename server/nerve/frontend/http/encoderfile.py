@@ -14,14 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from nerve.config.server import ServerConfig
 from nerve.errors import (
     BodyTooLarge,
-    EmptyInput,
-    InferenceFailed,
     InvalidField,
     MalformedBody,
     NerveError,
-    TokenizationFailed,
     UnsupportedMediaType,
 )
+from nerve.frontend.encoderfile_wording import wording
 from nerve.frontend.http.body import INLINE_BYTES, check, load_json, read_body
 from nerve.frontend.http.dialect import (
     Dialect,
@@ -38,15 +36,12 @@ from nerve.types import ModelInfo, OffsetUnit, TokenTags
 INLINE_TOKENS = 512
 """Answers up to this length are written on the event loop."""
 
-TEXTS = {
+TEXTS: dict[type[NerveError], str] = {
     UnsupportedMediaType: "Expected request with `Content-Type: application/json`",
     BodyTooLarge: "Failed to buffer the request body: length limit exceeded",
-    EmptyInput: "Cannot tokenize empty string",
-    TokenizationFailed: "Error during tokenization",
-    InferenceFailed: "Error running model",
 }
-"""Errors that Encoderfile has a fixed text for."""
-PREFIXES = {
+"""Errors of HTTP that Encoderfile has a fixed text for; the others are in `wording`."""
+PREFIXES: dict[type[NerveError], str] = {
     MalformedBody: "Failed to parse the request body as JSON: ",
     InvalidField: "Failed to deserialize the JSON body into the target type: ",
 }
@@ -285,13 +280,10 @@ class EncoderfileDialect(Dialect):
 
     def error(self, error: NerveError) -> web.Response:
         """Plain text, with Encoderfile's own words where it has some."""
-        text = TEXTS.get(type(error)) or PREFIXES.get(type(error), "") + _detail(error)
+        detail = error.detail if isinstance(error, MalformedBody) else wording(error)
+        text = TEXTS.get(type(error)) or PREFIXES.get(type(error), "") + detail
         return text_response(text, status=outcome(error).http, headers=retry_headers(error))
 
     def fallback(self, status: int, message: str) -> web.Response:  # noqa: ARG002
         """An empty body, as Encoderfile has it."""
         return web.Response(status=status)
-
-
-def _detail(error: NerveError) -> str:
-    return error.detail if isinstance(error, MalformedBody) else str(error)

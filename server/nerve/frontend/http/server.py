@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import time
@@ -27,6 +28,32 @@ PREFIXES: Final = (
 BACKLOG: Final = 2048
 
 
+class InFlight:
+    """Counts requests between their head and their answer, and tells when there is none."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        self._count = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def __enter__(self) -> None:
+        self._count += 1
+        self._none.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self._count -= 1
+        if self._count == 0:
+            self._none.set()
+
+    async def wait_for_none(self) -> None:
+        """Return when no request is in flight."""
+        await self._none.wait()
+
+
+IN_FLIGHT: Final = web.AppKey("in_flight", InFlight)
+
+
 def build_app(dialects: Sequence[Dialect], metrics: RequestMetrics) -> web.Application:
     """The application.
 
@@ -36,6 +63,7 @@ def build_app(dialects: Sequence[Dialect], metrics: RequestMetrics) -> web.Appli
     """
     by_route: dict[web.AbstractRoute, Dialect] = {}
     by_name = {dialect.name: dialect for dialect in dialects}
+    in_flight = InFlight()
 
     def dialect_of(request: web.Request) -> Dialect:
         """By route; where no route matches, by what the path looks like."""
@@ -55,7 +83,8 @@ def build_app(dialects: Sequence[Dialect], metrics: RequestMetrics) -> web.Appli
         dialect = dialect_of(request)
         response: web.StreamResponse
         try:
-            response = await handler(request)
+            with in_flight:
+                response = await handler(request)
         except NerveError as error:
             if isinstance(error, ServerFault):
                 log.error("request failed: %s", error)
@@ -69,10 +98,13 @@ def build_app(dialects: Sequence[Dialect], metrics: RequestMetrics) -> web.Appli
         except Exception:  # boundary: one request must not take the connection down
             log.exception("request failed")
             response = dialect.error(ServerFault("the server failed; its log tells why"))
-        metrics.observe_request(dialect.name, response.status, time.monotonic() - began)
+        if in_flight.draining:
+            response.force_close()  # a client that keeps its connection finds another server
+        metrics.observe_request(dialect.name, str(response.status), time.monotonic() - began)
         return response
 
     app = web.Application(middlewares=[shape_errors])
+    app[IN_FLIGHT] = in_flight
     for dialect in dialects:
         for route in dialect.routes():
             for prefix in PREFIXES:
@@ -98,12 +130,14 @@ class HttpServer:
     """A listening application. `start`, then `stop`."""
 
     def __init__(self, app: web.Application, *, shutdown_timeout_s: float) -> None:
+        self._in_flight, self._timeout_s = app[IN_FLIGHT], shutdown_timeout_s
         self._runner = web.AppRunner(
             app,
             access_log=None,
             handler_cancellation=True,  # a caller that left costs nothing
-            shutdown_timeout=shutdown_timeout_s,
+            shutdown_timeout=0.0,  # `stop` has waited already
         )
+        self._site: web.TCPSite | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port (the kernel's choice for 0).
@@ -121,8 +155,21 @@ class HttpServer:
             if error.errno == errno.EADDRINUSE:
                 detail = "the port is in use; choose another with --http-port"
             raise AddressUnavailable(host, port, detail) from error
+        self._site = site
         return int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:
-        """Stop accepting, let requests in flight end, close."""
+        """Stop accepting, let requests in flight end within the time limit, close.
+
+        aiohttp's own shutdown reads nothing more, so a request whose body is on its way would
+        be lost; this waits for it first.
+        """
+        self._in_flight.draining = True
+        if self._site is not None:
+            await self._site.stop()
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await self._in_flight.wait_for_none()
+            except TimeoutError:
+                log.warning("requests were still in flight after %g s", self._timeout_s)
         await self._runner.cleanup()

@@ -1,0 +1,18 @@
+"""Encoderfile's own words for errors, the same over HTTP and gRPC (its contract, 1.6 and 3)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nerve import errors
+
+TEXTS: Final[dict[type[errors.NerveError], str]] = {
+    errors.EmptyInput: "Cannot tokenize empty string",
+    errors.TokenizationFailed: "Error during tokenization",
+    errors.InferenceFailed: "Error running model",
+}
+
+
+def wording(error: errors.NerveError) -> str:
+    """The fixed text where there is one, else the error's own sentence."""
+    return TEXTS.get(type(error)) or str(error)

@@ -1,0 +1,36 @@
+"""What all rings share: the paths of the checkout."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def bundled() -> Path:
+    """The repository with the bundled model."""
+    return ROOT / "model_repository"
+
+
+@pytest.fixture(scope="session")
+def tiny_models() -> Path:
+    """Export folders of five families, with random weights."""
+    return ROOT / "tests" / "models"
+
+
+@pytest.fixture
+def tiny_repository(tmp_path: Path, tiny_models: Path) -> Path:
+    """A repository with one tiny model, `bert`, as a flat export folder."""
+    repository = tmp_path / "repository"
+    shutil.copytree(tiny_models / "bert", repository / "bert")
+    return repository

@@ -1,0 +1,105 @@
+"""Imports only point down, and each heavy dependency has one home (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import nerve
+
+PACKAGE = Path(nerve.__file__).parent
+FREE = {"errors", "types"}
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "types": set(),
+    "logs": set(),
+    "metrics": set(),
+    "config": set(),
+    "pipeline": {"config"},
+    "engine": {"config", "metrics"},
+    "model": {"config", "metrics", "pipeline", "engine"},
+    "repository": {"config", "metrics"},
+    "service": {"repository", "config", "metrics"},
+    "frontend": {"service", "config", "metrics", "_proto"},
+    "_proto": set(),
+}
+"""What an area may import besides `errors` and `types`. `app`, `cli` and `__main__` import all."""
+TOP = {"app", "cli", "__main__", "__init__"}
+HOMES = {
+    "onnxruntime": "engine/session.py",
+    "tokenizers": "pipeline/tokenizer.py",
+    "lupa": "pipeline/transform.py",
+    "watchdog": "repository/watcher.py",
+    "aiohttp": "frontend/http/",
+    "grpc": "frontend/grpc/",
+    "yaml": "config/problems.py",
+    "prometheus_client": "",
+    "typer": "cli/",
+    "rich": "cli/",
+}
+"""Where a dependency may be imported: a prefix of the module's path."""
+
+
+def imports(path: Path) -> set[str]:
+    """Full dotted names of everything that a module imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} uses a relative import"
+            module = node.module or ""
+            names |= {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def modules() -> list[tuple[str, Path]]:
+    return [
+        (path.relative_to(PACKAGE).as_posix(), path)
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if not path.name.endswith(("_pb2.py", "_pb2_grpc.py"))
+    ]
+
+
+def test_every_area_is_in_the_table() -> None:
+    areas = {name.split("/")[0].removesuffix(".py") for name, _ in modules()}
+    assert areas <= set(ALLOWED) | TOP
+
+
+def test_imports_point_down() -> None:
+    wrong = []
+    for name, path in modules():
+        area = name.split("/")[0].removesuffix(".py")
+        if area in TOP:
+            continue
+        for imported in imports(path):
+            parts = imported.split(".")
+            if parts[0] != "nerve" or len(parts) == 1 or imported == "nerve.__version__":
+                continue
+            if parts[1] != area and parts[1] not in ALLOWED[area] | FREE:
+                wrong.append(f"{name} imports {imported}")
+    assert wrong == []
+
+
+def test_heavy_dependencies_stay_at_home() -> None:
+    wrong = [
+        f"{name} imports {imported}"
+        for name, path in modules()
+        for imported in imports(path)
+        if (home := HOMES.get(imported.split(".")[0])) and not name.startswith(home)
+    ]
+    assert wrong == []
+
+
+def test_only_the_cli_prints_or_exits() -> None:
+    """`app` may end the process when a second signal asks for it."""
+    wrong = []
+    for name, path in modules():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                if called == "print" and not name.startswith("cli/"):
+                    wrong.append(f"{name}:{node.lineno} prints")
+                if called == "sys.exit" and not name.startswith(("cli/", "app.py")):
+                    wrong.append(f"{name}:{node.lineno} exits")
+    assert wrong == []
