@@ -8,6 +8,7 @@ import typer
 
 import nerve
 from nerve.cli.infer import infer
+from nerve.cli.schema import schema
 from nerve.cli.serve import serve
 from nerve.errors import ConfigInvalid, NerveError, RuntimeMissing
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(infer)
+app.command()(schema)
 
 
 def _version(wanted: bool) -> None:

@@ -157,9 +157,12 @@ class ModelConfig(_Section):
     """Must equal the folder's name when given."""
     task: Literal["token-classification"] = "token-classification"
     """The only task that this server knows."""
-    version_policy: Annotated[VersionPolicy, BeforeValidator(_policy_shorthand)] = VersionPolicy(
-        latest=LatestVersions()
-    )
+    version_policy: Annotated[
+        VersionPolicy,
+        BeforeValidator(
+            _policy_shorthand, json_schema_input_type=VersionPolicy | Literal["latest", "all"]
+        ),
+    ] = VersionPolicy(latest=LatestVersions())
     """Which versions are served."""
     max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
     """Most rows in one run."""
@@ -168,7 +171,9 @@ class ModelConfig(_Section):
     dynamic_batching: DynamicBatching = DynamicBatching()
     """How requests are merged into runs."""
     instance_group: Annotated[
-        list[InstanceGroup], BeforeValidator(_one_group), Field(min_length=1)
+        list[InstanceGroup],
+        Field(min_length=1),
+        BeforeValidator(_one_group, json_schema_input_type=InstanceGroup | list[InstanceGroup]),
     ] = [InstanceGroup()]
     """Where the model runs, and how often at the same time."""
     optimization: Optimization = Optimization()

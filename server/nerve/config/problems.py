@@ -108,10 +108,11 @@ def _sentence(model: type[BaseModel], path: Path, detail: ErrorDetails) -> str:
         near += difflib.get_close_matches(key, names, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(names)}"
         return f"unknown key; {hint}"
-    message = detail["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
+    if detail["type"] == "value_error":
+        return detail["msg"].removeprefix("Value error, ")
+    message = detail["msg"][:1].lower() + detail["msg"][1:]
     given = detail["input"]
-    if detail["type"] in ("missing", "value_error") or isinstance(given, dict | list):
+    if detail["type"] == "missing" or isinstance(given, dict | list):
         return message
     return f"{message}, got {given!r:.80}"
 
