@@ -13,6 +13,7 @@ from pathlib import Path
 
 import aiohttp
 import numpy as np
+
 from support import running_server
 
 APPLE = "Apple is looking at buying U.K. startup for $1 billion"

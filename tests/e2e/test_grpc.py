@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_tools import protoc
+
 from nerve._proto.encoderfile import metadata_pb2 as metadata
 from nerve._proto.encoderfile import token_classification_pb2 as pb
 from support import Daemon, running_server

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from nerve.config.model import TokenizerConfig
 from nerve.pipeline.aggregation import LabelScheme
 from nerve.pipeline.decode import Decoder

@@ -47,9 +47,16 @@ TABLE: Final[dict[type[errors.NerveError], Outcome]] = {
 }
 """Every error that a request can meet; those of SetupError never reach a client."""
 
-RETRY_LATER: Final = (errors.Overloaded, errors.ModelNotReady, errors.ModelUnloaded)
-"""Errors that come with Retry-After."""
 RETRY_AFTER_S: Final = 1
+
+
+def retry_after_s(error: errors.NerveError) -> int | None:
+    """Seconds for Retry-After where trying the same again helps; None where it does not."""
+    if isinstance(error, errors.ModelNotReady):  # a model that failed to load stays as it is
+        passing = error.state in ("LOADING", "UNLOADING")
+    else:
+        passing = isinstance(error, errors.Overloaded | errors.ModelUnloaded)
+    return RETRY_AFTER_S if passing else None
 
 
 def outcome(error: errors.NerveError) -> Outcome:

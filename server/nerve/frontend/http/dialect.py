@@ -11,7 +11,7 @@ import orjson
 from aiohttp import web
 
 from nerve.errors import NerveError
-from nerve.frontend.status import RETRY_AFTER_S, RETRY_LATER
+from nerve.frontend.status import retry_after_s
 from nerve.types import ModelInfo
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -69,7 +69,8 @@ def text_response(
 
 def retry_headers(error: NerveError) -> dict[str, str]:
     """Retry-After where trying again helps."""
-    return {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, RETRY_LATER) else {}
+    seconds = retry_after_s(error)
+    return {} if seconds is None else {"Retry-After": str(seconds)}
 
 
 def answer_headers(info: ModelInfo, truncated_texts: int) -> dict[str, str]:

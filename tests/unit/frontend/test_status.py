@@ -1,0 +1,58 @@
+"""The one table of statuses: complete, and consistent with the error tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+import pytest
+
+from nerve import errors
+from nerve.frontend.status import TABLE, outcome, retry_after_s
+
+
+def descendants(kind: type[errors.NerveError]) -> Iterator[type[errors.NerveError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from descendants(child)
+
+
+def test_every_error_of_a_request_has_its_own_row() -> None:
+    setup = set(descendants(errors.SetupError))
+    known = {kind for kind in descendants(errors.NerveError) if kind.__module__ == "nerve.errors"}
+    assert known - setup == set(TABLE)
+
+
+def test_rows_make_sense() -> None:
+    for kind, row in TABLE.items():
+        assert row.grpc in grpc.StatusCode.__members__
+        fault = issubclass(kind, errors.InvalidRequest)
+        assert fault == (row.http < 500 and not issubclass(kind, errors.ModelUnavailable))
+        assert 400 <= row.baseten < 600
+
+
+def test_reasons_are_unique() -> None:
+    reasons = [kind.reason for kind in descendants(errors.NerveError)]
+    assert len(reasons) == len(set(reasons))
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (errors.QueueFull("m", 3), 1),
+        (errors.ModelUnloaded("m"), 1),
+        (errors.ModelNotReady("m", "", "LOADING", ""), 1),
+        (errors.ModelNotReady("m", "", "UNAVAILABLE", "no tokenizer.json"), None),
+        (errors.EmptyInput("inputs"), None),
+        (errors.DeadlineExceeded(), None),
+    ],
+)
+def test_retry_after_only_where_it_helps(error: errors.NerveError, seconds: int | None) -> None:
+    assert retry_after_s(error) == seconds
+
+
+def test_unknown_errors_take_the_row_of_their_ancestor() -> None:
+    class Odd(errors.QueueFull):
+        reason = "odd"
+
+    assert outcome(Odd("m", 1)) == TABLE[errors.QueueFull]
