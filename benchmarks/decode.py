@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+
 from nerve.config.model import TokenizerConfig
 from nerve.pipeline.aggregation import LabelScheme
 from nerve.pipeline.decode import Decoder

@@ -11,12 +11,13 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from pydantic import BaseModel
+
 from nerve.cli.schema import Kind, document
 from nerve.config import model as model_config
 from nerve.config.model import ModelConfig
 from nerve.config.problems import validate
 from nerve.config.server import ServerConfig
-from pydantic import BaseModel
 
 SECTIONS = [
     each
