@@ -72,7 +72,7 @@ class NerModel:
         self, texts: Sequence[str], options: SpanOptions, *, deadline: float | None
     ) -> SpanAnswer:
         """See `nerve.types.ServedModel.spans`."""
-        encoded, logits, statistics = await self._run(texts, options.cut, deadline)
+        encoded, logits, statistics = await self.run(texts, options.cut, deadline)
         spans = await _offload(
             lambda: self._decoder.spans(texts, encoded, logits, options),
             inline=statistics.tokens <= INLINE_TOKENS,
@@ -83,17 +83,20 @@ class NerModel:
         self, texts: Sequence[str], *, unit: OffsetUnit, cut: CutOptions, deadline: float | None
     ) -> TokenAnswer:
         """See `nerve.types.ServedModel.tokens`."""
-        encoded, logits, statistics = await self._run(texts, cut, deadline)
+        encoded, logits, statistics = await self.run(texts, cut, deadline)
         tags = await _offload(
             lambda: self._decoder.tokens(texts, encoded, logits, unit),
             inline=statistics.tokens <= INLINE_TOKENS,
         )
         return TokenAnswer(tags, statistics)
 
-    async def _run(
+    async def run(
         self, texts: Sequence[str], cut: CutOptions, deadline: float | None
     ) -> tuple[list[EncodedText], list[FloatArray], CallStatistics]:
-        """Logits of every window of every text, one after another."""
+        """Encode and run: the texts' windows, and the finite logits of each, in the same order.
+
+        Raises as `nerve.types.ServedModel.spans`.
+        """
         began = time.monotonic()
         encoded = await _offload(
             lambda: [self._tokenizer.encode(text, cut) for text in texts],
@@ -172,6 +175,7 @@ async def open_model(
         )
         model = NerModel(info, tokenizer=tokenizer, engine=engine, type_ids=engine.wants_type_ids)
         await _warm_up(model, config)
+        engine.start_counting()
     except BaseException:
         await engine.aclose()
         raise
@@ -251,7 +255,7 @@ async def _warm_up(model: NerModel, config: ModelConfig) -> None:
         for _ in range(sample.count):
             texts = [sample.text] * sample.batch_size
             try:
-                _, logits, _ = await model._run(texts, CutOptions(), None)
+                _, logits, _ = await model.run(texts, CutOptions(), None)
             except Exception as error:
                 name = f" {sample.name!r}" if sample.name else ""
                 raise ModelLoadFailed(f"warm-up{name} failed: {error}") from error

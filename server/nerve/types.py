@@ -60,7 +60,7 @@ class RowResult:
 
 @dataclass(frozen=True, slots=True)
 class EngineStatistics:
-    """Totals since the engine started; a row is one sequence, padding counts in `padded_tokens`."""
+    """Totals since the warm-up; a row is one sequence, padding counts in `padded_tokens`."""
 
     batches: int = 0
     rows: int = 0

@@ -55,6 +55,7 @@ class LocalEngine:
         self._sessions = list(sessions)
         self._batcher = Batcher(model, limits)
         self._batches = self._rows = self._tokens = self._padded = 0
+        self._counting = False
         count = sum(placement.workers for _, placement in self._sessions)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix=f"nerve-{model}")
         self._workers: list[asyncio.Task[None]] = []
@@ -159,17 +160,24 @@ class LocalEngine:
         rows = [waiter.row for waiter in batch]
         logits = await loop.run_in_executor(self._threads, self._compute, session, rows)
         took = time.monotonic() - began
-        tokens = sum(len(row.ids) for row in rows)
-        padded = logits.shape[0] * logits.shape[1]
-        self._batches += 1
-        self._rows += len(rows)
-        self._tokens += tokens
-        self._padded += padded
-        self._metrics.observe_batch(self._model, len(rows), tokens, padded, took)
+        if self._counting:
+            self._count(rows, padded_tokens=logits.shape[0] * logits.shape[1], took_s=took)
         for waiter, scores in zip(batch, logits, strict=True):
             # A copy, so that one row kept by a slow client does not hold the whole batch.
             own = scores[: len(waiter.row.ids)].copy()
             waiter.settle(RowResult(own, queue_s=began - waiter.arrived, inference_s=took))
+
+    def start_counting(self) -> None:
+        """Count from here on: what ran before was warm-up and says nothing of the traffic."""
+        self._counting = True
+
+    def _count(self, rows: Sequence[Row], *, padded_tokens: int, took_s: float) -> None:
+        tokens = sum(len(row.ids) for row in rows)
+        self._batches += 1
+        self._rows += len(rows)
+        self._tokens += tokens
+        self._padded += padded_tokens
+        self._metrics.observe_batch(self._model, len(rows), tokens, padded_tokens, took_s)
 
     def _compute(self, session: Session, rows: Sequence[Row]) -> FloatArray:
         return session.run(*pad(rows, self._pad_id))

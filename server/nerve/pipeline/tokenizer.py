@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from nerve.errors import ModelLoadFailed, TextTooLong, TokenizationFailed
 from nerve.pipeline.aggregation import TokenizerFacts
 from nerve.pipeline.windows import EncodedText, Window, total_length
 from nerve.types import CutOptions, IntArray, Side
+
+log = logging.getLogger(__name__)
 
 DEFAULT_MAX_LENGTH = 512
 """What `tokenizers` truncates at when nobody says; used where no file tells a maximum."""
@@ -145,6 +148,7 @@ def load_tokenizer(
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:
         raise ModelLoadFailed(f"{file.name} cannot be read: {error}") from error
+    _warn_of_case(tokenizer, tokenizer_config, model)
     tokenizer.no_padding()
     tokenizer.no_truncation()
     allowed = min(max_row_tokens, _allowed_length(tokenizer_config, model_config))
@@ -219,6 +223,18 @@ def _allowed_length(
             positions -= pad + 1
         limits.append(positions)
     return min(limits, default=DEFAULT_MAX_LENGTH)
+
+
+def _warn_of_case(tokenizer: Tokenizer, tokenizer_config: Mapping[str, object], model: str) -> None:
+    """transformers 5 rebuilds some tokenizers from tokenizer_config.json; here the file rules."""
+    stated = tokenizer_config.get("do_lower_case")
+    does = getattr(tokenizer.normalizer, "lowercase", None)
+    if isinstance(stated, bool) and isinstance(does, bool) and stated != does:
+        log.warning(
+            "model %s: tokenizer_config.json says do_lower_case %s, but tokenizer.json %s; "
+            "tokenizer.json is followed, transformers 5 may follow the other",
+            model, stated, "lower-cases" if does else "keeps the case",
+        )  # fmt: skip
 
 
 def _token_text(value: object) -> str | None:

@@ -27,7 +27,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Totals since the version was loaded, warm-up counted."""
+    """Totals since the version was loaded and warmed up."""
 
     batches: int
     rows: int
