@@ -18,6 +18,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 
+def shown(name: str, limit: int = 64) -> str:
+    """A name that a client sent, quoted, and cut if it is longer than any real one."""
+    return repr(name if len(name) <= limit else f"{name[:limit]}…")
+
+
 class NerveError(Exception):
     """Root of the tree. `reason` is stable: clients, logs and metrics may rely on it."""
 
@@ -152,7 +157,7 @@ class ModelNotFound(ModelUnavailable):
 
     def __str__(self) -> str:
         known = ", ".join(self.known) if self.known else "none"
-        return f"model {self.model!r} is not in the repository; it holds: {known}"
+        return f"model {shown(self.model)} is not in the repository; it holds: {known}"
 
 
 class VersionNotFound(ModelUnavailable):
@@ -166,7 +171,9 @@ class VersionNotFound(ModelUnavailable):
 
     def __str__(self) -> str:
         known = ", ".join(map(str, self.known)) if self.known else "none"
-        return f"model {self.model!r} has no version {self.version!r}; served versions: {known}"
+        return (
+            f"model {self.model!r} has no version {shown(self.version)}; served versions: {known}"
+        )
 
 
 class NoDefaultModel(ModelUnavailable):
@@ -197,7 +204,7 @@ class ModelNotReady(ModelUnavailable):
         self.model, self.version, self.state, self.cause = model, version, state, cause
 
     def __str__(self) -> str:
-        version = f" version {self.version}" if self.version else ""
+        version = f" version {self.version:.32}" if self.version else ""
         cause = f": {self.cause}" if self.cause else ""
         return f"model {self.model!r}{version} is {self.state}{cause}"
 

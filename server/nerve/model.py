@@ -12,7 +12,7 @@ import numpy as np
 
 from nerve.config.model import ModelConfig
 from nerve.engine.engine import LocalEngine
-from nerve.errors import ModelLoadFailed, NonFiniteScores
+from nerve.errors import InferenceFailed, ModelLoadFailed, NonFiniteScores
 from nerve.metrics import EngineMetrics
 from nerve.pipeline.aggregation import LabelScheme
 from nerve.pipeline.decode import Decoder
@@ -119,6 +119,11 @@ class NerModel:
                 logits.append(empty)
                 continue
             result = next(results)
+            if (width := result.logits.shape[1]) != len(self._info.labels):
+                detail = (
+                    f"there are {len(self._info.labels)} labels, but the graph puts out {width}"
+                )
+                raise InferenceFailed(self._info.name, detail)
             if not np.isfinite(result.logits).all():
                 raise NonFiniteScores(self._info.name)
             logits.append(result.logits)
@@ -255,12 +260,7 @@ async def _warm_up(model: NerModel, config: ModelConfig) -> None:
         for _ in range(sample.count):
             texts = [sample.text] * sample.batch_size
             try:
-                _, logits, _ = await model.run(texts, CutOptions(), None)
+                await model.run(texts, CutOptions(), None)
             except Exception as error:
                 name = f" {sample.name!r}" if sample.name else ""
                 raise ModelLoadFailed(f"warm-up{name} failed: {error}") from error
-            width = logits[0].shape[1]
-            if width != len(model.info.labels):
-                raise ModelLoadFailed(
-                    f"there are {len(model.info.labels)} labels, but the graph puts out {width}"
-                )

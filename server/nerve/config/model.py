@@ -87,7 +87,7 @@ class InstanceGroup(_Section):
     """Instances, on a GPU per device; by default one a GPU, or as many as there are cores."""
     kind: Kind = Kind.AUTO
     """KIND_AUTO takes GPUs where there are some; KIND_GPU without one does not load."""
-    gpus: list[Annotated[int, Field(ge=0)]] | None = None
+    gpus: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
     """Device numbers for KIND_GPU and KIND_AUTO; by default every device."""
 
     @model_validator(mode="after")
@@ -212,8 +212,15 @@ def load_model_config(path: Path | None, *, name: str) -> ModelConfig:
     except OSError as error:
         raise ConfigInvalid(source, [Problem("", f"cannot be read: {error.strerror}")]) from error
     value, lines = parse_yaml(text, source=source)
-    config = validate(ModelConfig, value, source=source, lines=lines)
-    if config.name is not None and config.name != name:
-        fault = f"is {config.name!r}, but the model's folder is {name!r}; make them equal"
-        raise ConfigInvalid(source, [Problem("name", fault, lines.get(("name",), 0))])
+    stated = value.get("name")
+    problems = []
+    if isinstance(stated, str) and stated != name:
+        fault = f"is {stated!r}, but the model's folder is {name!r}; make them equal"
+        problems.append(Problem("name", fault, lines.get(("name",), 0)))
+    try:
+        config = validate(ModelConfig, value, source=source, lines=lines)
+    except ConfigInvalid as error:
+        problems += error.problems
+    if problems:
+        raise ConfigInvalid(source, sorted(problems, key=lambda each: each.line))
     return config

@@ -25,18 +25,20 @@ def parse_yaml(text: str, *, source: str) -> tuple[dict[str, object], dict[Path,
     Raises:
         ConfigInvalid: a syntax error, a repeated key, or a top level that is no mapping.
     """
+    lines: dict[Path, int] = {}
+    value: object = None
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines: dict[Path, int] = {}
-        repeated = list(_walk(node, (), lines, set())) if node is not None else []
-        value: object = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        refused = list(_walk(node, (), lines, set())) if node is not None else []
+        if not refused:
+            value = yaml.safe_load(text)
+    except Exception as error:  # boundary: PyYAML lets KeyError and others out on odd scalars
         mark = getattr(error, "problem_mark", None)
         detail = getattr(error, "problem", None) or str(error)
         line = mark.line + 1 if mark else 0
         raise ConfigInvalid(source, [Problem("", f"not valid YAML: {detail}", line)]) from error
-    if repeated:
-        raise ConfigInvalid(source, repeated)
+    if refused:
+        raise ConfigInvalid(source, refused)
     if value is None:
         value = {}
     if not isinstance(value, dict):
@@ -48,7 +50,11 @@ def parse_yaml(text: str, *, source: str) -> tuple[dict[str, object], dict[Path,
 def _walk(
     node: yaml.Node, path: Path, lines: dict[Path, int], walked: set[int]
 ) -> Iterator[Problem]:
-    """Record the line of every path, and yield keys that stand twice (YAML would drop the first)."""
+    """Record the line of every path, and yield keys that cannot be taken.
+
+    A key that stands twice (YAML would drop the first), and merge keys, with which a small file
+    can say more than fits into memory.
+    """
     lines[path] = node.start_mark.line + 1
     if id(node) in walked:  # an alias: walked where it is defined, and it may contain itself
         return
@@ -57,7 +63,9 @@ def _walk(
         seen: set[str] = set()
         for key, child in node.value:
             name, line = str(key.value), key.start_mark.line + 1
-            if name in seen:
+            if key.tag == "tag:yaml.org,2002:merge":
+                yield Problem(_dotted((*path, name)), "merge keys are not supported", line)
+            elif name in seen:
                 yield Problem(_dotted((*path, name)), "this key stands twice", line)
             else:
                 seen.add(name)

@@ -132,9 +132,11 @@ class LocalEngine:
 
     async def infer(self, rows: Sequence[Row], *, deadline: float | None) -> list[RowResult]:
         """See `nerve.types.Engine.infer`."""
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise DeadlineExceeded
         futures = self._batcher.submit(rows)
         try:
-            left = None if deadline is None else deadline - time.monotonic()
             async with asyncio.timeout(left):
                 return await asyncio.gather(*futures)
         except TimeoutError:

@@ -191,7 +191,8 @@ def _open(model: Path, *, gpu: int | None, graph_level: GraphLevel, intra_op_thr
     try:
         session = runtime.InferenceSession(str(model), options, providers=providers)
     except Exception as error:
-        raise ModelLoadFailed(f"{model.name} cannot be loaded: {error}") from error
+        detail = str(error).replace(str(model.parent), "…")  # clients see the reason
+        raise ModelLoadFailed(f"{model.name} cannot be loaded: {detail}") from error
     if gpu is not None and "CUDAExecutionProvider" not in session.get_providers():
         # The runtime falls back to the CPU with only a log line; that is not what was asked for.
         raise ModelLoadFailed(

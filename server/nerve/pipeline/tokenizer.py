@@ -161,16 +161,16 @@ def load_tokenizer(
                 "max_num_tokens)"
             )
         max_tokens = config.max_length
-    added = tokenizer.num_special_tokens_to_add(is_pair=False) * config.add_special_tokens
-    room = max_tokens - added
-    if room < 1:
+    added = tokenizer.num_special_tokens_to_add(is_pair=False)
+    if max_tokens - added * config.add_special_tokens < 1:
         raise ModelLoadFailed(
             f"no room for text: {added} special tokens in rows of at most {max_tokens}"
         )
-    if config.stride is not None and config.stride >= room:
+    # The library counts special tokens when it checks the stride, whether they are added or not.
+    if config.stride is not None and config.stride >= max_tokens - added:
         raise ModelLoadFailed(
-            f"tokenizer.stride is {config.stride}, but must be below {room}, the tokens of a "
-            "window without the special ones"
+            f"tokenizer.stride is {config.stride}, but must be below {max_tokens - added}, the "
+            "tokens of a window without the special ones"
         )
     unknown = _token_text(tokenizer_config.get("unk_token")) or _token_text(
         special_tokens.get("unk_token")

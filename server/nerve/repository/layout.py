@@ -78,33 +78,47 @@ def _scan(path: Path, root: Path, depth: int) -> Folder:
     for entry in entries:
         if _IGNORED.fullmatch(entry.name):
             continue
-        try:
-            real = entry.resolve(strict=True)
-        except (OSError, RuntimeError):
-            faults[entry.name] = f"{entry.name} is a link that leads nowhere"
-            continue
-        if not real.is_relative_to(root):
-            faults[entry.name] = (
-                f"{entry.name} is a link that leads out of the repository; copy the files, or "
-                "serve the folder that holds them as a repository"
-            )
-            if depth == MAX_DEPTH:
-                folders[entry.name] = Folder(entry, problem=faults[entry.name])
-        elif real.is_dir():
+        fault = _link_fault(entry, root)
+        if fault and depth == MAX_DEPTH and not _links_to_file(entry):
+            folders[entry.name] = Folder(entry, problem=fault)  # listed, with its reason
+        elif fault:
+            faults[entry.name] = fault
+        elif entry.is_dir():
             if depth > 0:
                 folders[entry.name] = _scan(entry, root, depth - 1)
-        elif real.is_file():
+        elif entry.is_file():
             files[entry.name] = entry
     return Folder(
         path, MappingProxyType(files), MappingProxyType(folders), "", MappingProxyType(faults)
     )
 
 
+def _link_fault(entry: Path, root: Path) -> str:
+    """Why an entry may not be followed, empty if it may."""
+    try:
+        real = entry.resolve(strict=True)
+    except (OSError, RuntimeError):
+        return f"{entry.name} is a link that leads nowhere"
+    if real.is_relative_to(root):
+        return ""
+    return (
+        f"{entry.name} is a link that leads out of the repository; copy the files, or serve the "
+        "folder that holds them as a repository"
+    )
+
+
+def _links_to_file(entry: Path) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
 def read_models(root: Folder) -> list[ModelFiles]:
     """The models of a repository, by name. A folder that is no model is one with a problem."""
     if _has_graph(root) or (
         any(name in root.files for name in ("tokenizer.json", *CONFIG_FILES))
-        and any(_version_number(name) for name in root.folders)
+        and any(version_number(name) for name in root.folders)
     ):
         return [read_model(root)]
     return [read_model(folder) for folder in root.folders.values()]
@@ -123,7 +137,7 @@ def read_model(folder: Folder) -> ModelFiles:
             "starting with a letter or digit, at most 128"
         )
     for child_name, child in folder.folders.items():
-        number = _version_number(child_name)
+        number = version_number(child_name)
         if number:
             versions[number] = _read_version(number, child, folder)
         elif child_name.isdecimal():
@@ -131,6 +145,9 @@ def read_model(folder: Folder) -> ModelFiles:
                 f"folder {child_name!r} is ignored: a version is a whole number from 1 on, "
                 "without leading zeros"
             )
+    for entry, fault in folder.faults.items():
+        if number := version_number(entry):
+            versions[number] = VersionFiles(number, None, {}, fault)
     if versions and _has_graph(folder):
         warnings.append(f"{MODEL_FILE} beside version folders is ignored")
     elif _has_graph(folder):
@@ -144,8 +161,8 @@ def read_model(folder: Folder) -> ModelFiles:
     return ModelFiles(name, folder.path, config, versions, problem, tuple(warnings))
 
 
-def _version_number(name: str) -> int:
-    """The version that a folder name means, 0 if none."""
+def version_number(name: str) -> int:
+    """The version that a text means, as a folder name or in a request; 0 if none."""
     return int(name) if re.fullmatch(r"[1-9][0-9]{0,17}", name) else 0
 
 
@@ -163,25 +180,25 @@ def _has_graph(folder: Folder) -> bool:
 
 def _read_version(number: int, folder: Folder, model: Folder) -> VersionFiles:
     places = list(_graph_places(folder))
-    side = {
-        name: place.files[name]
-        for name in SIDE_FILES
-        for place in reversed([*places, model])
-        if name in place.files
-    }
-    # the version's own file wins over the shared one: places are walked from the weakest on
-    side |= {name: folder.files[name] for name in SIDE_FILES if name in folder.files}
-    faults = [
-        fault
-        for place in (*places, model)
-        for name, fault in place.faults.items()
-        if name.endswith(".onnx") or name in SIDE_FILES
-    ]
-    if folder.problem or faults:
-        return VersionFiles(number, None, side, folder.problem or "; ".join(faults))
-    for place in places:
-        if MODEL_FILE in place.files:
-            return VersionFiles(number, place.files[MODEL_FILE], side)
+    own_faults = {name: fault for place in places for name, fault in place.faults.items()}
+    side: dict[str, Path] = {}
+    faults = [folder.problem] if folder.problem else []
+    for name in SIDE_FILES:
+        # the version's own file wins over one beside its graph, and that over the shared one
+        holder = next((place for place in (*places, model) if name in place.files), None)
+        if name in own_faults:
+            faults.append(own_faults[name])
+        elif holder is not None:
+            side[name] = holder.files[name]
+        elif name in model.faults:
+            faults.append(model.faults[name])
+    graph = next((each.files[MODEL_FILE] for each in places if MODEL_FILE in each.files), None)
+    if graph is None:
+        faults += [fault for name, fault in own_faults.items() if name.endswith(".onnx")]
+    if faults:
+        return VersionFiles(number, None, side, "; ".join(dict.fromkeys(faults)))
+    if graph is not None:
+        return VersionFiles(number, graph, side)
     found = [path for place in places for name, path in place.files.items() if name[-5:] == ".onnx"]
     if len(found) == 1:
         return VersionFiles(number, found[0], side)

@@ -19,7 +19,13 @@ from nerve.errors import (
     VersionNotFound,
 )
 from nerve.metrics import RequestMetrics
-from nerve.repository.layout import ModelFiles, read_models, scan, select_versions
+from nerve.repository.layout import (
+    ModelFiles,
+    read_models,
+    scan,
+    select_versions,
+    version_number,
+)
 from nerve.repository.lifecycle import Event, State, advance
 from nerve.types import ServedModel, VersionFiles
 
@@ -199,7 +205,7 @@ class ModelManager:
         if model.reason or not model.tried:
             state, cause = model.leading
             raise ModelNotReady(model.name, version, state.value, cause)
-        known = model.versions.get(int(version)) if version.isdecimal() else None
+        known = model.versions.get(version_number(version))
         if known is None:
             served = [each.number for each in model.versions.values() if each.served is not None]
             raise VersionNotFound(model.name, version, sorted(served))
@@ -254,7 +260,12 @@ class ModelManager:
     async def aclose(self) -> None:
         """Unload every version once its users have given it back."""
         versions = [each for model in self.models() for each in model.versions.values()]
-        await asyncio.gather(*(self._unload(version) for version in versions))
+        outcomes = await asyncio.gather(
+            *(self._unload(version) for version in versions), return_exceptions=True
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                log.error("a model could not be closed", exc_info=outcome)
 
     async def _unload(self, version: Version) -> None:
         if version.state is not State.READY or version.served is None:
@@ -265,5 +276,7 @@ class ModelManager:
             await version.drained.wait()
         served, version.served = version.served, None
         self._metrics.versions.labels(served.info.name, str(version.number)).set(0)
-        await served.aclose()
-        version.advance(Event.DRAINED, "unloaded")
+        try:
+            await served.aclose()
+        finally:
+            version.advance(Event.DRAINED, "unloaded")

@@ -24,7 +24,7 @@ from nerve.errors import (
     TokenizationFailed,
     TooManyInputs,
 )
-from nerve.frontend.http.body import json_kind, parse, read_body
+from nerve.frontend.http.body import OffsetUnitName, json_kind, parse, read_body
 from nerve.frontend.http.dialect import Dialect, Route, answer_headers, json_response, retry_headers
 from nerve.frontend.status import outcome
 from nerve.service.inference import Call, InferenceService, SpanRequest
@@ -36,7 +36,6 @@ CLOCK_SKEW_S = 60.0
 """A deadline further back than this tells of a wrong clock, not of a late request."""
 INLINE_TOKENS = 2048
 """Answers up to this length are written on the event loop."""
-REQUEST_ID = "x-baseten-customer-request-id"
 
 
 def flatten(value: object) -> list[str]:
@@ -91,7 +90,7 @@ class PredictTokensRequest(BaseModel):
     model's config says otherwise) gives tokens."""
     ignore_labels: list[str] = ["O"]
     """Labels to leave out: full ones (B-ORG) in strategy `none`, else without prefix (ORG)."""
-    offset_unit: Annotated[OffsetUnit | None, Field(strict=False)] = None
+    offset_unit: OffsetUnitName | None = None
     """What `start` and `end` count; code points unless the server or model says otherwise. An
     addition of this server."""
 
@@ -222,7 +221,7 @@ class BasetenDialect(Dialect):
                 strategy=Strategy(strategy) if strategy else None,
                 ignore_labels=frozenset(asked.ignore_labels),
                 raw_scores=asked.raw_scores,
-                offset_unit=asked.offset_unit,
+                offset_unit=OffsetUnit(asked.offset_unit) if asked.offset_unit else None,
                 cut=CutOptions(
                     truncate=asked.truncate is not False,
                     side=Side(asked.truncation_direction.lower()),
@@ -230,8 +229,6 @@ class BasetenDialect(Dialect):
             ),
         )
         headers = answer_headers(info, answer.statistics.truncated_texts)
-        if request_id := request.headers.get(REQUEST_ID):
-            headers[REQUEST_ID] = request_id
 
         def write() -> web.Response:
             body = render(answer.spans, info.labels, all_scores=asked.raw_scores)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import orjson
 from aiohttp import ClientPayloadError, web
@@ -13,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 from nerve.errors import BodyTimeout, BodyTooLarge, InvalidField, MalformedBody
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
+OffsetUnitName = Literal["codepoint", "byte", "utf16"]
+"""Values of `nerve.types.OffsetUnit`; requests are checked strictly, which takes no enum."""
 INLINE_BYTES = 64 * 1024
 """Bodies up to this size are parsed on the event loop."""
 
@@ -44,6 +46,7 @@ async def read_body(request: web.Request, *, limit_bytes: int, timeout_s: float)
     except TimeoutError:
         raise BodyTimeout(timeout_s) from None
     except (ClientPayloadError, BadHttpMessage, web.RequestPayloadError) as error:
+        request.content.feed_eof()  # else aiohttp reads on, meets the error again and logs it
         raise MalformedBody(f"its transfer or content encoding is broken: {error}") from error
     return b"".join(parts)
 

@@ -20,7 +20,13 @@ from nerve.errors import (
     UnsupportedMediaType,
 )
 from nerve.frontend.encoderfile_wording import wording
-from nerve.frontend.http.body import INLINE_BYTES, check, load_json, read_body
+from nerve.frontend.http.body import (
+    INLINE_BYTES,
+    OffsetUnitName,
+    check,
+    load_json,
+    read_body,
+)
 from nerve.frontend.http.dialect import (
     Dialect,
     Route,
@@ -58,7 +64,7 @@ class TokenClassificationRequest(BaseModel):
     """Texts, none of them empty."""
     metadata: dict[str, str] | None = None
     """Echoed in the response."""
-    offset_unit: Annotated[OffsetUnit | None, Field(strict=False)] = None
+    offset_unit: OffsetUnitName | None = None
     """What `start` and `end` count; bytes unless the server or model says otherwise. An
     addition of this server."""
 
@@ -125,8 +131,8 @@ def parse_request(body: bytes) -> TokenClassificationRequest:
     """
     value = load_json(body)
     # orjson keeps the last of repeated keys; serde refuses them. Only a body that could hold
-    # one is read again.
-    if body.count(b'"inputs"') > 1 or body.count(b'"metadata"') > 1:
+    # one, perhaps written with escapes, is read again.
+    if b"\\u" in body or body.count(b'"inputs"') > 1 or body.count(b'"metadata"') > 1:
         _refuse_repeated(body)
     if isinstance(value, list):
         if not 1 <= len(value) <= 2:
@@ -139,7 +145,10 @@ def _refuse_repeated(body: bytes) -> None:
     def pairs(items: list[tuple[str, object]]) -> _Pairs:
         return _Pairs(items)
 
-    top = json.loads(body, object_pairs_hook=pairs)
+    try:
+        top = json.loads(body, object_pairs_hook=pairs)
+    except RecursionError:
+        raise MalformedBody("it is nested too deeply") from None
     if isinstance(top, _Pairs):
         names = [name for name, _ in top.items]
         for name in ("inputs", "metadata"):
@@ -209,12 +218,14 @@ class EncoderfileDialect(Dialect):
                     "operationId": f"health{suffix}", "summary": "Whether the model answers",
                     "tags": ["Encoderfile"],
                     "responses": {"200": {"schema": {"type": "string"}}},
+                    "errors": ("404", "503"),
                 }))  # fmt: skip
             out += [
                 Route("GET", f"{prefix}/model", self._model, {
                     "operationId": f"get_model_metadata{suffix}", "tags": ["Encoderfile"],
                     "summary": "Name, type and labels of the model",
                     "responses": {"200": {"model": GetModelMetadataResponse}},
+                    "errors": ("404", "503"),
                 }),
                 Route("POST", f"{prefix}/predict", self._predict, {
                     "operationId": f"predict{suffix}", "tags": ["Encoderfile"],
@@ -268,7 +279,10 @@ class EncoderfileDialect(Dialect):
             self._config.max_inputs,
         )
         info, answer = await self._inference.tokens(
-            call, asked.inputs, offset_unit=asked.offset_unit, default_unit=OffsetUnit.BYTE
+            call,
+            asked.inputs,
+            offset_unit=OffsetUnit(asked.offset_unit) if asked.offset_unit else None,
+            default_unit=OffsetUnit.BYTE,
         )
         statistics = answer.statistics
         headers = answer_headers(info, statistics.truncated_texts)

@@ -92,7 +92,7 @@ class NativeDialect(Dialect):
             Route("GET", "/v1/models/{model}", self._model, {
                 "operationId": "get_model", "tags": ["Models"],
                 "summary": "State, versions, labels and limits of a model",
-                "responses": {"200": {"model": ModelStatus}},
+                "responses": {"200": {"model": ModelStatus}}, "errors": ("404",),
             }),
             Route("GET", "/livez", self._live, {
                 "operationId": "live", "tags": ["Probes"],

@@ -59,7 +59,6 @@ DESCRIPTIONS = {
 ERRORS = {
     "encoderfile": ("400", "404", "408", "413", "415", "422", "500", "503", "504"),
     "baseten": ("400", "404", "408", "413", "422", "424", "429", "500", "503", "504"),
-    "native": ("404",),
 }
 
 
@@ -144,9 +143,7 @@ def _operation(route: Route, dialect: str) -> dict[str, Any]:
         status: _response(status, answer, dialect, inference=inference)
         for status, answer in described["responses"].items()
     }
-    for status in ERRORS[dialect] if inference else ("404", "503") if names else ():
-        if not inference and dialect == "native" and status == "503":
-            continue
+    for status in ERRORS[dialect] if inference else described.get("errors", ()):
         operation["responses"][status] = _error_response(status, dialect)
     return operation
 

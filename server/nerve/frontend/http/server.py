@@ -26,6 +26,8 @@ PREFIXES: Final = (
 )
 """Where hosted deployments have the routes, so that changing the host is all of a migration."""
 BACKLOG: Final = 2048
+ECHOED: Final = ("x-request-id", "x-baseten-customer-request-id")
+"""Request headers that come back as they are, so that logs of both sides can be joined."""
 
 
 class InFlight:
@@ -58,24 +60,24 @@ def build_app(dialects: Sequence[Dialect], metrics: RequestMetrics) -> web.Appli
     """The application.
 
     Args:
-        dialects: the last one answers for paths that belong to none.
+        dialects: among them `native` and `encoderfile`, which answer for unknown paths.
         metrics: requests are counted there.
     """
     by_route: dict[web.AbstractRoute, Dialect] = {}
     by_name = {dialect.name: dialect for dialect in dialects}
+    by_tail = {
+        route.path.rpartition("/")[2]: dialect for dialect in dialects for route in dialect.routes()
+    }
     in_flight = InFlight()
 
     def dialect_of(request: web.Request) -> Dialect:
-        """By route; where no route matches, by what the path looks like."""
+        """By route; where none matches (404, 405), by what the path looks like."""
         found = by_route.get(request.match_info.route)
-        if found is not None:
-            return found
-        if request.path.endswith("/predict_tokens"):
-            return by_name["baseten"]
-        last = request.path.rpartition("/")[2]
-        if request.path.startswith("/v1/") and last not in ("predict", "health", "model"):
-            return by_name["native"]
-        return by_name["encoderfile"]
+        if found is None:
+            found = by_tail.get(request.path.rpartition("/")[2])
+        if found is None:
+            found = by_name["native" if "/v1/" in request.path else "encoderfile"]
+        return found
 
     @web.middleware
     async def shape_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -89,8 +91,8 @@ def build_app(dialects: Sequence[Dialect], metrics: RequestMetrics) -> web.Appli
             if isinstance(error, ServerFault):
                 log.error("request failed: %s", error)
             response = dialect.error(error)
-            if not request.content.at_eof():  # the rest of a refused body is not waited for
-                response.force_close()
+            if not request.content.at_eof() or request.content.exception() is not None:
+                response.force_close()  # the rest of a refused body is not waited for
         except web.HTTPException as error:
             if error.status not in (404, 405):
                 raise
@@ -98,6 +100,9 @@ def build_app(dialects: Sequence[Dialect], metrics: RequestMetrics) -> web.Appli
         except Exception:  # boundary: one request must not take the connection down
             log.exception("request failed")
             response = dialect.error(ServerFault("the server failed; its log tells why"))
+        for name in ECHOED:
+            if name in request.headers:
+                response.headers[name] = request.headers[name]
         if in_flight.draining:
             response.force_close()  # a client that keeps its connection finds another server
         metrics.observe_request(dialect.name, str(response.status), time.monotonic() - began)
