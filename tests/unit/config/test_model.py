@@ -1,0 +1,344 @@
+"""`config.yaml`: every key, good and bad, and the file itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from nerve.config.model import (
+    MAX_CONFIG_BYTES,
+    AllVersions,
+    Kind,
+    LatestVersions,
+    ModelConfig,
+    SpecificVersions,
+    load_model_config,
+)
+from nerve.errors import ConfigInvalid
+from nerve.types import OffsetUnit, Side, Strategy
+
+
+def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Pydantic models that a field's annotation holds."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (Union, UnionType, Annotated, list):
+        for argument in get_args(annotation):
+            yield from sections_in(argument)
+
+
+def keys_of(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted path of every field; `[]` marks a list of sections."""
+    for name, field in section.model_fields.items():
+        path = f"{prefix}{name}"
+        yield path
+        mark = "[]" if "list[" in str(field.annotation) else ""
+        for inner in sections_in(field.annotation):
+            yield from keys_of(inner, f"{path}{mark}.")
+
+
+def all_sections(section: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    yield section
+    for field in section.model_fields.values():
+        for inner in sections_in(field.annotation):
+            yield from all_sections(inner)
+
+
+def document(key: str, value: str) -> str:
+    """One-line YAML that sets one dotted key."""
+    for part in reversed(key.split(".")):
+        name = part.removesuffix("[]")
+        value = f"{{{name}: {value}}}" if name == part else f"{{{name}: [{value}]}}"
+    return value
+
+
+def value_at(config: object, key: str) -> object:
+    for part in key.split("."):
+        config = getattr(config, part.removesuffix("[]"))
+        if part.endswith("[]"):
+            assert isinstance(config, list)
+            config = config[0]
+    return config
+
+
+def load(tmp_path: Path, text: str | bytes, *, name: str = "ner") -> ModelConfig:
+    file = tmp_path / "config.yaml"
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    return load_model_config(file, name=name)
+
+
+def faults(tmp_path: Path, text: str | bytes, *, name: str = "ner") -> list[tuple[str, int, str]]:
+    """(path, line, message) of each problem."""
+    with pytest.raises(ConfigInvalid) as caught:
+        load(tmp_path, text, name=name)
+    assert caught.value.source == "config.yaml"
+    return [(each.path, each.line, each.message) for each in caught.value.problems]
+
+
+VALID: dict[str, list[tuple[str, object]]] = {
+    "name": [("ner", "ner"), ("null", None)],
+    "task": [("token-classification", "token-classification")],
+    "version_policy": [
+        ("{latest: {}}", {"latest": {"num_versions": 1}, "all": None, "specific": None})
+    ],
+    "version_policy.latest": [("{}", LatestVersions())],
+    "version_policy.latest.num_versions": [("1", 1), ("7", 7)],
+    "version_policy.all": [("{}", AllVersions())],
+    "version_policy.specific": [("{versions: [2]}", SpecificVersions(versions=[2]))],
+    "version_policy.specific.versions": [("[1]", [1]), ("[3, 1, 3]", [3, 1, 3])],
+    "max_batch_size": [("1", 1), ("4096", 4096)],
+    "max_num_tokens": [("8", 8), ("1000000", 1_000_000)],
+    "dynamic_batching": [
+        ("{}", {"max_queue_delay_microseconds": 0, "max_queue_size": 2048}),
+    ],
+    "dynamic_batching.max_queue_delay_microseconds": [("0", 0), ("10000000", 10_000_000)],
+    "dynamic_batching.max_queue_size": [("1", 1)],
+    "instance_group": [
+        ("[{count: 2}]", [{"count": 2, "kind": Kind.AUTO, "gpus": None}]),
+        ("{count: 2}", [{"count": 2, "kind": Kind.AUTO, "gpus": None}]),
+    ],
+    "instance_group[].count": [("1", 1), ("256", 256), ("null", None)],
+    "instance_group[].kind": [(each.value, each) for each in Kind],
+    "instance_group[].gpus": [("[0]", [0]), ("[3, 1]", [3, 1])],
+    "optimization": [("{}", {"graph_level": "all", "intra_op_threads": 1})],
+    "optimization.graph_level": [(each, each) for each in ("disable", "basic", "extended", "all")],
+    "optimization.intra_op_threads": [("1", 1), ("1024", 1024)],
+    "tokenizer": [
+        (
+            "{}",
+            {
+                "max_length": None,
+                "truncation_side": None,
+                "stride": None,
+                "add_special_tokens": True,
+            },
+        )
+    ],
+    "tokenizer.max_length": [("3", 3), ("512", 512)],
+    "tokenizer.truncation_side": [("left", Side.LEFT), ("right", Side.RIGHT)],
+    "tokenizer.stride": [("0", 0), ("64", 64)],
+    "tokenizer.add_special_tokens": [("false", False), ("true", True)],
+    "labels": [("[O]", ["O"]), ("[O, B-PER, '', 'O']", ["O", "B-PER", "", "O"])],
+    "aggregation_strategy": [(each.value, each) for each in Strategy],
+    "offset_unit": [(each.value, each) for each in OffsetUnit],
+    "model_warmup": [("[]", [])],
+    "model_warmup[].name": [("long", "long")],
+    "model_warmup[].text": [("Ada", "Ada")],
+    "model_warmup[].batch_size": [("1", 1), ("1024", 1024)],
+    "model_warmup[].count": [("1", 1), ("1000", 1000)],
+}
+INVALID: dict[str, list[str]] = {
+    "name": ["[ner]", "7", "{}"],
+    "task": ["text-classification", "null", "3"],
+    "version_policy": ["{}", "newest", "[all]", "3", "null", "{all: {}, latest: {}}", "{al: {}}"],
+    "version_policy.latest": ["1", "[]", "{versions: [1]}"],
+    "version_policy.latest.num_versions": ["0", "-1", "x", "1.5", "null"],
+    "version_policy.all": ["true", "[1]", "{x: 1}"],
+    "version_policy.specific": ["{}", "[1]"],
+    "version_policy.specific.versions": ["[]", "1", "[0]", "[x]", "null"],
+    "max_batch_size": ["0", "4097", "x", "1.5", "null", "[1]", ".nan", ".inf"],
+    "max_num_tokens": ["7", "x", "null"],
+    "dynamic_batching": ["3", "[]", "null", "{max_queue: 3}"],
+    "dynamic_batching.max_queue_delay_microseconds": ["-1", "10000001", "1ms", "0.5", "null"],
+    "dynamic_batching.max_queue_size": ["0", "-1", "x", "null"],
+    "instance_group": [
+        "[]",
+        "3",
+        "[3]",
+        "null",
+        "[{kind: KIND_CPU, gpus: [0]}]",
+        "[{gpus: [1, 1]}]",
+    ],
+    "instance_group[].count": ["0", "257", "x"],
+    "instance_group[].kind": ["CPU", "KIND_MODEL", "null", "0"],
+    "instance_group[].gpus": ["0", "[-1]", "[x]"],
+    "optimization": ["3", "null", "{threads: 3}"],
+    "optimization.graph_level": ["max", "2", "null"],
+    "optimization.intra_op_threads": ["0", "1025", "x", "null"],
+    "tokenizer": ["3", "null", "{max_len: 3}"],
+    "tokenizer.max_length": ["2", "0", "x"],
+    "tokenizer.truncation_side": ["top", "1"],
+    "tokenizer.stride": ["-1", "x"],
+    "tokenizer.add_special_tokens": ["maybe", "null", "2"],
+    "labels": ["[]", "O", "[1]", "[NO]", "[null]", "{0: O}"],
+    "aggregation_strategy": ["best", "FIRST", "1"],
+    "offset_unit": ["bytes", "utf8", "1"],
+    "model_warmup": ["null", "3", "[3]"],
+    "model_warmup[].name": ["3", "null"],
+    "model_warmup[].text": ["3", "null"],
+    "model_warmup[].batch_size": ["0", "1025", "x"],
+    "model_warmup[].count": ["0", "1001", "x"],
+}
+
+
+def test_the_tables_below_hold_every_key() -> None:
+    assert set(VALID) == set(keys_of(ModelConfig))
+    assert set(INVALID) == set(keys_of(ModelConfig))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        pytest.param(key, value, expected, id=f"{key}={value}")
+        for key, cases in VALID.items()
+        for value, expected in cases
+    ],
+)
+def test_a_valid_value(tmp_path: Path, key: str, value: str, expected: object) -> None:
+    found = value_at(load(tmp_path, document(key, value)), key)
+    if isinstance(found, BaseModel) and isinstance(expected, dict):
+        found = found.model_dump()
+    elif isinstance(found, list):
+        found = [each.model_dump() if isinstance(each, BaseModel) else each for each in found]
+    assert found == expected
+    assert isinstance(found, (type(expected), Enum))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        pytest.param(key, value, id=f"{key}={value}")
+        for key, values in INVALID.items()
+        for value in values
+    ],
+)
+def test_an_invalid_value_is_told_with_path_and_line(tmp_path: Path, key: str, value: str) -> None:
+    """The path is the key's, or of something in it; the line is where it stands in the file."""
+    found = faults(tmp_path, f"\n# a comment\n{document(key, value)}\n")
+    path = key.replace("[]", r"\[0\]").replace(".", r"\.")
+    for where, line, message in found:
+        assert re.match(rf"{path}($|[.\[])", where)
+        assert line == 3
+        assert message
+        assert message[0].islower()
+
+
+def test_no_file_means_defaults() -> None:
+    assert load_model_config(None, name="ner") == ModelConfig()
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "---\n"])
+def test_an_empty_file_means_defaults(tmp_path: Path, text: str) -> None:
+    assert load(tmp_path, text) == ModelConfig()
+
+
+def test_all_problems_at_once(tmp_path: Path) -> None:
+    """Sorted by line, across sections, an unknown key with the nearest name."""
+    text = """
+    max_batchsize: 4
+    max_num_tokens: 1
+    dynamic_batching:
+      max_queue_delay_microseconds: -1
+      max_queue: 3
+    instance_group:
+    - count: 0
+    - kind: KIND_CPU
+      gpus: [0]
+    tokenizer: {stride: x}
+    version_policy: {latest: {}, all: {}}
+    """
+    assert faults(tmp_path, text) == [
+        ("max_batchsize", 2, "unknown key; did you mean 'max_batch_size'?"),
+        ("max_num_tokens", 3, "input should be greater than or equal to 8, got 1"),
+        (
+            "dynamic_batching.max_queue_delay_microseconds",
+            5,
+            "input should be greater than or equal to 0, got -1",
+        ),
+        (
+            "dynamic_batching.max_queue",
+            6,
+            "unknown key; did you mean 'max_queue_delay_microseconds'?",
+        ),
+        ("instance_group[0].count", 8, "input should be greater than or equal to 1, got 0"),
+        ("instance_group[1]", 9, "gpus is given, but kind is KIND_CPU"),
+        (
+            "tokenizer.stride",
+            11,
+            "input should be a valid integer, unable to parse string as an integer, got 'x'",
+        ),
+        (
+            "version_policy",
+            12,
+            "exactly one of latest, all, specific is needed, got latest and all",
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("all", {"all": {}}),
+        ("latest", {"latest": {"num_versions": 1}}),
+        ("{latest: {num_versions: 3}}", {"latest": {"num_versions": 3}}),
+        ("{specific: {versions: [1, 3]}}", {"specific": {"versions": [1, 3]}}),
+    ],
+)
+def test_version_policy(tmp_path: Path, text: str, expected: dict[str, object]) -> None:
+    """`all` and `latest` alone are short for an empty mapping."""
+    policy = load(tmp_path, f"version_policy: {text}").version_policy
+    assert policy.model_dump(exclude_none=True) == expected
+
+
+def test_the_default_policy_is_the_latest_version() -> None:
+    assert ModelConfig().version_policy.latest == LatestVersions(num_versions=1)
+
+
+def test_a_name_that_is_not_the_folder_s(tmp_path: Path) -> None:
+    assert load(tmp_path, "name: ner").name == "ner"
+    ((path, line, message),) = faults(tmp_path, "max_batch_size: 2\nname: other\n")
+    assert (path, line) == ("name", 2)
+    assert "'other'" in message
+    assert "'ner'" in message
+
+
+def test_a_wrong_name_is_told_with_the_other_problems(tmp_path: Path) -> None:
+    """Nobody should have to start the server twice to learn of two problems."""
+    found = faults(tmp_path, "name: other\nmax_batch_size: 0\n")
+    assert [(path, line) for path, line, _ in found] == [("name", 1), ("max_batch_size", 2)]
+
+
+def test_a_byte_order_mark_is_no_problem(tmp_path: Path) -> None:
+    """Notepad writes one."""
+    assert load(tmp_path, b"\xef\xbb\xbfmax_batch_size: 3\n").max_batch_size == 3
+
+
+@pytest.mark.parametrize(
+    "content", [b"name: \xff\n", "name: é\n".encode("latin-1"), "name: x\n".encode("utf-16")]
+)
+def test_a_file_that_is_not_utf_8(tmp_path: Path, content: bytes) -> None:
+    ((_, _, message),) = faults(tmp_path, content)
+    assert message.startswith("is not UTF-8")
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    """One byte over the limit is too much, before anything of it is parsed."""
+    ((_, _, message),) = faults(tmp_path, b"#" * (MAX_CONFIG_BYTES + 1))
+    assert message == f"is over {MAX_CONFIG_BYTES} bytes"
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    """Gone after the scan, or no file at all."""
+    for path in (tmp_path / "config.yaml", tmp_path):
+        with pytest.raises(ConfigInvalid, match="cannot be read"):
+            load_model_config(path, name="ner")
+
+
+def test_config_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        ModelConfig().max_batch_size = 3  # type: ignore[misc]
+
+
+def test_every_field_is_described() -> None:
+    """Documentation and JSON Schema are made of these."""
+    for section in set(all_sections(ModelConfig)):
+        assert section.__doc__, section
+        for name, field in section.model_fields.items():
+            assert field.description, f"{section.__name__}.{name}"

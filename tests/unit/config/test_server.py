@@ -1,0 +1,194 @@
+"""Settings of the daemon: flags over variables over the file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from nerve.config.server import ServerConfig, load_server_config
+from nerve.errors import ConfigInvalid
+from nerve.types import OffsetUnit
+
+ENVIRONMENT: dict[str, tuple[str, object]] = {
+    "repositories": (os.pathsep.join(["/a", "b/c"]), [Path("/a"), Path("b/c")]),
+    "http_hostname": ("127.0.0.1", "127.0.0.1"),
+    "http_port": ("9000", 9000),
+    "disable_http": ("true", True),
+    "grpc_hostname": ("::1", "::1"),
+    "grpc_port": ("0", 0),
+    "disable_grpc": ("1", True),
+    "default_model": ("ner", "ner"),
+    "log_level": ("debug", "debug"),
+    "offset_unit": ("utf16", OffsetUnit.UTF16),
+    "request_timeout_s": ("2.5", 2.5),
+    "body_timeout_s": ("1", 1.0),
+    "max_body_bytes": ("4096", 4096),
+    "max_inputs": ("1", 1),
+    "max_client_batch_size": ("7", 7),
+    "shutdown_timeout_s": ("0", 0.0),
+    "load_threads": ("64", 64),
+}
+"""Every field: what its variable holds, and what it becomes. None is the default."""
+
+INVALID: dict[str, list[str]] = {
+    "repositories": [],  # any text is a path
+    "http_hostname": [],
+    "http_port": ["-1", "65536", "x", "1.5"],
+    "disable_http": ["maybe"],
+    "grpc_hostname": [],
+    "grpc_port": ["-1", "65536", "x"],
+    "disable_grpc": ["maybe"],
+    "default_model": [],
+    "log_level": ["trace", "INFO"],
+    "offset_unit": ["bytes"],
+    "request_timeout_s": ["0", "-1", "x", "nan"],
+    "body_timeout_s": ["0", "-1", "nan"],
+    "max_body_bytes": ["1023", "x"],
+    "max_inputs": ["0"],
+    "max_client_batch_size": ["0"],
+    "shutdown_timeout_s": ["-1", "nan"],
+    "load_threads": ["0", "65"],
+}
+
+
+def settings(
+    *,
+    flags: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> ServerConfig:
+    return load_server_config(flags or {}, environment or {}, file)
+
+
+def write(tmp_path: Path, text: str | bytes) -> Path:
+    file = tmp_path / "nerve.yaml"
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    return file
+
+
+def test_the_tables_hold_every_field() -> None:
+    assert set(ENVIRONMENT) == set(ServerConfig.model_fields)
+    assert set(INVALID) == set(ServerConfig.model_fields)
+
+
+def test_nothing_said_means_defaults() -> None:
+    assert settings() == ServerConfig()
+
+
+@pytest.mark.parametrize("name", ENVIRONMENT)
+def test_every_field_can_be_set_by_its_variable(name: str) -> None:
+    """`NERVE_` and the field's name in capitals."""
+    text, expected = ENVIRONMENT[name]
+    config = settings(environment={f"NERVE_{name.upper()}": text})
+    assert getattr(config, name) == expected
+    assert getattr(config, name) != getattr(ServerConfig(), name)
+    others = {field for field in ServerConfig.model_fields if field != name}
+    assert config.model_dump(include=others) == ServerConfig().model_dump(include=others)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [(name, text) for name, texts in INVALID.items() for text in texts]
+)
+def test_an_invalid_variable_is_told_by_its_field(name: str, text: str) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        settings(environment={f"NERVE_{name.upper()}": text})
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.line) == (name, 0)
+    assert repr(text) in problem.message or "greater" in problem.message
+
+
+def test_flags_win_over_variables_and_variables_over_the_file(tmp_path: Path) -> None:
+    """Field by field; what the stronger source does not say comes from the weaker one."""
+    file = write(tmp_path, "http_port: 1\ngrpc_port: 1\nmax_inputs: 1\n")
+    environment = {"NERVE_HTTP_PORT": "2", "NERVE_GRPC_PORT": "2"}
+    config = settings(flags={"http_port": 3}, environment=environment, file=file)
+    assert (config.http_port, config.grpc_port, config.max_inputs) == (3, 2, 1)
+    assert settings(environment=environment, file=file).http_port == 2
+    assert settings(flags={"http_port": 3}, file=file).http_port == 3
+
+
+def test_lists_are_replaced_not_joined(tmp_path: Path) -> None:
+    file = write(tmp_path, "repositories: [from_file]\n")
+    environment = {"NERVE_REPOSITORIES": "from_variable"}
+    assert settings(file=file).repositories == [Path("from_file")]
+    assert settings(environment=environment, file=file).repositories == [Path("from_variable")]
+    flags = {"repositories": [Path("a"), Path("b")]}
+    config = settings(flags=flags, environment=environment, file=file)
+    assert config.repositories == [Path("a"), Path("b")]
+
+
+def test_a_bad_value_that_is_overruled_does_no_harm(tmp_path: Path) -> None:
+    file = write(tmp_path, "http_port: x\n")
+    assert settings(environment={"NERVE_HTTP_PORT": "2"}, file=file).http_port == 2
+    assert settings(flags={"http_port": 3}, environment={"NERVE_HTTP_PORT": "y"}).http_port == 3
+
+
+def test_empty_and_foreign_variables_are_ignored() -> None:
+    """`NERVE_HTTP_PORT=` in a compose file means: not set."""
+    environment = {"NERVE_HTTP_PORT": "", "HTTP_PORT": "1", "nerve_http_port": "1", "NERVE_X": "1"}
+    assert settings(environment=environment) == ServerConfig()
+
+
+def test_all_problems_of_all_sources_at_once(tmp_path: Path) -> None:
+    """Those of the file with their line, the others without."""
+    file = write(tmp_path, "log_level: loud\nhttp_prot: 80\nmax_inputs: 0\n")
+    with pytest.raises(ConfigInvalid) as caught:
+        settings(flags={"grpc_port": -1}, environment={"NERVE_MAX_INPUTS": "-5"}, file=file)
+    assert {(each.path, each.line) for each in caught.value.problems} == {
+        ("grpc_port", 0),
+        ("log_level", 1),
+        ("http_prot", 2),
+        ("max_inputs", 0),
+    }
+    assert "did you mean 'http_port'?" in str(caught.value)
+
+
+def test_something_must_listen() -> None:
+    with pytest.raises(ConfigInvalid, match="disable both gRPC and HTTP"):
+        settings(flags={"disable_http": True}, environment={"NERVE_DISABLE_GRPC": "true"})
+
+
+@pytest.mark.parametrize("value", [[], "models"])
+def test_repositories_are_a_list_of_at_least_one(value: object) -> None:
+    with pytest.raises(ConfigInvalid, match="repositories"):
+        settings(flags={"repositories": value})
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        pytest.param(b"\xff", "is not UTF-8", id="no text"),
+        pytest.param(b"[1", "line 1: not valid YAML", id="syntax"),
+        pytest.param(
+            b"http_port: 1\nhttp_port: 2\n", "http_port: this key stands twice", id="twice"
+        ),
+        pytest.param(b"- 1\n", "expected a mapping", id="list"),
+    ],
+)
+def test_a_broken_file(tmp_path: Path, content: bytes, fault: str) -> None:
+    """The error names the file by the path that was given."""
+    file = write(tmp_path, content)
+    with pytest.raises(ConfigInvalid) as caught:
+        settings(file=file)
+    assert caught.value.source == str(file)
+    assert fault in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigInvalid, match=r"nowhere\.yaml: cannot be read: No such file"):
+        settings(file=tmp_path / "nowhere.yaml")
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        ServerConfig().http_port = 1  # type: ignore[misc]
+
+
+def test_every_field_is_described() -> None:
+    assert ServerConfig.__doc__
+    for name, field in ServerConfig.model_fields.items():
+        assert field.description, name

@@ -1,0 +1,478 @@
+"""Folders to models, versions and files: what is accepted, what is told, what is ignored."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from nerve.config.model import AllVersions, LatestVersions, SpecificVersions, VersionPolicy
+from nerve.errors import RepositoryInvalid
+from nerve.repository.layout import SIDE_FILES, ModelFiles, read_models, scan, select_versions
+from nerve.types import VersionFiles
+
+
+def fill(root: Path, *files: str) -> Path:
+    """Make files, each of which holds its own path; a trailing slash makes a folder."""
+    for name in files:
+        path = root / name
+        if name.endswith("/"):
+            path.mkdir(parents=True, exist_ok=True)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return root
+
+
+def models(repository: Path) -> dict[str, ModelFiles]:
+    found = read_models(scan(repository))
+    assert [each.name for each in found] == sorted({each.name for each in found})
+    return {each.name: each for each in found}
+
+
+def only(repository: Path) -> ModelFiles:
+    (model,) = models(repository).values()
+    return model
+
+
+def only_version(model: ModelFiles) -> VersionFiles:
+    (version,) = model.versions.values()
+    return version
+
+
+def shown(version: VersionFiles, root: Path) -> tuple[str, dict[str, str]]:
+    """Graph and side files, relative to the repository."""
+    assert version.problem == ""
+    assert version.onnx is not None
+    real = root.resolve()
+    side = {name: str(path.relative_to(real)) for name, path in version.side.items()}
+    return str(version.onnx.relative_to(real)), side
+
+
+@pytest.mark.parametrize(
+    ("files", "number", "graph", "side"),
+    [
+        pytest.param(
+            ["m/1/model.onnx", "m/1/tokenizer.json", "m/1/config.json"],
+            1,
+            "m/1/model.onnx",
+            {"tokenizer.json": "m/1/tokenizer.json", "config.json": "m/1/config.json"},
+            id="Triton",
+        ),
+        pytest.param(
+            ["m/7/model.onnx", "m/tokenizer.json", "m/config.json"],
+            7,
+            "m/7/model.onnx",
+            {"tokenizer.json": "m/tokenizer.json", "config.json": "m/config.json"},
+            id="shared side files",
+        ),
+        pytest.param(
+            ["m/1/model.onnx", "m/1/tokenizer.json", "m/tokenizer.json", "m/config.json"],
+            1,
+            "m/1/model.onnx",
+            {"tokenizer.json": "m/1/tokenizer.json", "config.json": "m/config.json"},
+            id="the version's own side file wins, file by file",
+        ),
+        pytest.param(
+            ["m/model.onnx", *(f"m/{name}" for name in SIDE_FILES), "m/vocab.txt"],
+            1,
+            "m/model.onnx",
+            {name: f"m/{name}" for name in SIDE_FILES},
+            id="flat export",
+        ),
+        pytest.param(
+            ["m/onnx/model.onnx", "m/tokenizer.json", "m/config.json"],
+            1,
+            "m/onnx/model.onnx",
+            {"tokenizer.json": "m/tokenizer.json", "config.json": "m/config.json"},
+            id="the hub's onnx folder",
+        ),
+        pytest.param(
+            ["m/onnx/model.onnx", "m/onnx/tokenizer.json"],
+            1,
+            "m/onnx/model.onnx",
+            {"tokenizer.json": "m/onnx/tokenizer.json"},
+            id="side files in the hub's onnx folder",
+        ),
+        pytest.param(
+            ["m/3/onnx/model.onnx", "m/3/tokenizer.json"],
+            3,
+            "m/3/onnx/model.onnx",
+            {"tokenizer.json": "m/3/tokenizer.json"},
+            id="the hub's folder as a version",
+        ),
+        pytest.param(
+            ["m/1/model.onnx/model.onnx", "m/1/model.onnx/model.onnx.data", "m/1/tokenizer.json"],
+            1,
+            "m/1/model.onnx/model.onnx",
+            {"tokenizer.json": "m/1/tokenizer.json"},
+            id="model.onnx as a folder",
+        ),
+        pytest.param(
+            ["m/1/model_quantized.onnx", "m/1/tokenizer.json"],
+            1,
+            "m/1/model_quantized.onnx",
+            {"tokenizer.json": "m/1/tokenizer.json"},
+            id="one graph of another name",
+        ),
+        pytest.param(
+            ["m/1/model.onnx", "m/1/model_quantized.onnx", "m/1/onnx/model.onnx"],
+            1,
+            "m/1/model.onnx",
+            {},
+            id="model.onnx among others, here before below",
+        ),
+        pytest.param(
+            ["m/1/extra.onnx", "m/1/onnx/model.onnx"],
+            1,
+            "m/1/onnx/model.onnx",
+            {},
+            id="model.onnx below before another name here",
+        ),
+    ],
+)
+def test_accepted_layouts(
+    tmp_path: Path, files: list[str], number: int, graph: str, side: dict[str, str]
+) -> None:
+    """One model, one version: its number, its graph, its side files."""
+    model = only(fill(tmp_path, *files))
+    assert (model.name, model.problem, model.warnings) == ("m", "", ())
+    assert list(model.versions) == [number]
+    assert only_version(model).number == number
+    assert shown(only_version(model), tmp_path) == (graph, side)
+
+
+@pytest.mark.parametrize(
+    ("files", "graphs", "config"),
+    [
+        pytest.param(["model.onnx", "tokenizer.json"], ["model.onnx"], None, id="flat"),
+        pytest.param(
+            ["onnx/model.onnx", "config.yaml"], ["onnx/model.onnx"], "config.yaml", id="hub"
+        ),
+        pytest.param(
+            ["1/model.onnx", "2/model.onnx", "tokenizer.json"],
+            ["1/model.onnx", "2/model.onnx"],
+            None,
+            id="versions and shared files",
+        ),
+        pytest.param(
+            ["1/model.onnx", "1/tokenizer.json", "config.yml"],
+            ["1/model.onnx"],
+            "config.yml",
+            id="versions and a config",
+        ),
+    ],
+)
+def test_a_repository_that_is_itself_a_model(
+    tmp_path: Path, files: list[str], graphs: list[str], config: str | None
+) -> None:
+    """`nerve serve --model-repository ./my-export`; the model is called as the folder."""
+    root = fill(tmp_path / "my-export", *files)
+    model = only(root)
+    assert (model.name, model.problem) == ("my-export", "")
+    assert [shown(each, root)[0] for each in model.versions.values()] == graphs
+    assert (model.config.name if model.config else None) == config
+
+
+def test_versions_by_number_and_the_config_beside_them(tmp_path: Path) -> None:
+    """Ten comes after nine; config.yaml before config.yml."""
+    fill(tmp_path, "m/9/model.onnx", "m/10/model.onnx", "m/config.yml", "m/config.yaml")
+    model = only(tmp_path)
+    assert sorted(model.versions) == [9, 10]
+    assert model.config is not None
+    assert model.config.name == "config.yaml"
+
+
+def test_many_models_of_many_layouts(tmp_path: Path) -> None:
+    fill(tmp_path, "b/1/model.onnx", "a/model.onnx", "c/onnx/model.onnx", "README.md", ".git/x")
+    assert list(models(tmp_path)) == ["a", "b", "c"]
+    assert all(model.problem == "" for model in models(tmp_path).values())
+
+
+def test_an_empty_repository(tmp_path: Path) -> None:
+    assert models(tmp_path) == {}
+
+
+@pytest.mark.parametrize("name", ["gone", "file"])
+def test_a_repository_that_is_no_folder(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, "file")
+    with pytest.raises(RepositoryInvalid) as caught:
+        scan(tmp_path / name)
+    assert caught.value.path == str(tmp_path / name)
+
+
+def test_a_repository_by_a_way_round(tmp_path: Path) -> None:
+    """`..` in the path, and the repository itself being a link, are fine."""
+    fill(tmp_path, "repo/m/1/model.onnx", "other/")
+    (tmp_path / "link").symlink_to("repo")
+    for way in ("other/../repo", "link", "other/../link"):
+        model = only(tmp_path / way)
+        assert shown(only_version(model), tmp_path / "repo")[0] == "m/1/model.onnx"
+
+
+# --- problems ---
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        pytest.param(["m/"], ["no model.onnx found", "m/<version>/model.onnx"], id="empty folder"),
+        pytest.param(["m/tokenizer.json"], ["no model.onnx found"], id="no graph"),
+        pytest.param(["m/v1/model.onnx"], ["no model.onnx found"], id="version named v1"),
+        pytest.param(["m/a/b/model.onnx"], ["no model.onnx found"], id="one level too deep"),
+    ],
+)
+def test_a_folder_without_a_model_is_told(
+    tmp_path: Path, files: list[str], words: list[str]
+) -> None:
+    """It is listed with its problem, not left out: somebody expects it to be served."""
+    model = only(fill(tmp_path, *files))
+    assert not model.versions
+    for word in words:
+        assert word in model.problem
+
+
+def test_a_version_without_a_graph_does_not_hold_back_the_others(tmp_path: Path) -> None:
+    model = only(fill(tmp_path, "m/1/model.onnx", "m/2/tokenizer.json"))
+    assert model.problem == ""
+    assert shown(model.versions[1], tmp_path)[0] == "m/1/model.onnx"
+    assert model.versions[2].onnx is None
+    assert model.versions[2].problem == "version 2 has no model.onnx"
+
+
+def test_several_graphs_and_none_named_model(tmp_path: Path) -> None:
+    """Which one is meant cannot be guessed; all are named."""
+    model = only(fill(tmp_path, "m/1/a.onnx", "m/1/b.onnx", "m/1/onnx/c.onnx"))
+    version = only_version(model)
+    assert version.onnx is None
+    for name in ("a.onnx", "b.onnx", "c.onnx", "rename"):
+        assert name in version.problem
+
+
+@pytest.mark.parametrize("folder", ["01", "0", "007", "٣", "²", "1" * 19])
+def test_folders_that_are_nearly_versions(tmp_path: Path, folder: str) -> None:
+    """Leading zeros, zero, other scripts' digits and numbers beyond 18 digits are no versions."""
+    model = only(fill(tmp_path, f"m/{folder}/model.onnx", "m/2/model.onnx"))
+    assert list(model.versions) == [2]
+    if folder.isdecimal():
+        assert len(model.warnings) == 1
+        assert folder in model.warnings[0]
+
+
+@pytest.mark.parametrize("folder", ["-1", "+1", "1.0", "v1", "1 ", " 1", "1_0", "one"])
+def test_folders_that_are_no_versions(tmp_path: Path, folder: str) -> None:
+    """They are somebody's own."""
+    model = only(fill(tmp_path, f"m/{folder}/model.onnx", "m/2/model.onnx"))
+    assert list(model.versions) == [2]
+    assert model.warnings == ()
+
+
+def test_a_graph_beside_versions_is_ignored_and_told(tmp_path: Path) -> None:
+    model = only(fill(tmp_path, "m/model.onnx", "m/2/model.onnx"))
+    assert list(model.versions) == [2]
+    assert model.warnings == ("model.onnx beside version folders is ignored",)
+
+
+@pytest.mark.parametrize("name", ["a", "A-1_b.c", "0", "x" * 128, "1"])
+def test_good_names(tmp_path: Path, name: str) -> None:
+    assert models(fill(tmp_path, f"{name}/1/model.onnx"))[name].problem == ""
+
+
+@pytest.mark.parametrize("name", ["-a", "_a", "a b", "é", "a:b", "x" * 129, "a\nb", "a%2F"])
+def test_bad_names(tmp_path: Path, name: str) -> None:
+    """A name stands in URLs, metrics and logs."""
+    assert "cannot be a model name" in models(fill(tmp_path, f"{name}/1/model.onnx"))[name].problem
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".git",
+        ".hidden",
+        "m~",
+        "m.swp",
+        "m.swx",
+        "m.tmp",
+        "m.part",
+        "m.crdownload",
+        "lost+found",
+        "__pycache__",
+    ],
+)
+def test_ignored_names(tmp_path: Path, name: str) -> None:
+    """As models, as files, and as versions in the making."""
+    fill(tmp_path, f"{name}/1/model.onnx", "m/1/model.onnx", f"m/{name}/model.onnx", f"m/1/{name}")
+    model = only(tmp_path)
+    assert (model.name, list(model.versions), model.warnings) == ("m", [1], ())
+
+
+def test_a_graph_that_is_still_being_copied_is_no_graph(tmp_path: Path) -> None:
+    version = only_version(only(fill(tmp_path, "m/1/model.onnx.part", "m/1/.model.onnx.x1")))
+    assert version.problem == "version 1 has no model.onnx"
+
+
+# --- links ---
+
+
+def test_links_within_the_repository_are_followed(tmp_path: Path) -> None:
+    """A model, a version, a graph and a side file may each be a link."""
+    fill(tmp_path, "a/1/model.onnx", "a/tokenizer.json", "b/2/", "c/")
+    (tmp_path / "d").symlink_to("a")
+    (tmp_path / "c" / "5").symlink_to(Path("..") / "a" / "1")
+    (tmp_path / "b" / "2" / "model.onnx").symlink_to(tmp_path / "a" / "1" / "model.onnx")
+    (tmp_path / "b" / "tokenizer.json").symlink_to(Path("..") / "a" / "tokenizer.json")
+    found = models(tmp_path)
+    assert list(found) == ["a", "b", "c", "d"]
+    for name, number in (("a", 1), ("b", 2), ("c", 5), ("d", 1)):
+        version = found[name].versions[number]
+        assert version.problem == ""
+        assert version.onnx is not None
+        assert version.onnx.read_text() == "a/1/model.onnx"
+    assert found["b"].versions[2].side["tokenizer.json"].read_text() == "a/tokenizer.json"
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [
+        ("m/1/model.onnx", "secret/model.onnx"),
+        ("m/1/tokenizer.json", "secret/tokenizer.json"),
+        ("m/tokenizer.json", "secret/tokenizer.json"),
+        ("m/1", "secret"),
+        ("m", "secret"),
+        ("m/model.onnx", "secret/model.onnx"),
+    ],
+)
+def test_links_out_of_the_repository_are_not_followed(
+    tmp_path: Path, link: str, target: str, absolute: bool
+) -> None:
+    """Nothing outside is handed out as a graph or a side file, and the reason is told."""
+    outside = fill(tmp_path, "secret/model.onnx", "secret/tokenizer.json") / target
+    root = fill(tmp_path / "repo", "m/config.yaml")
+    if link.count("/") < 2:
+        (root / "m" / "config.yaml").unlink()
+        (root / "m").rmdir()
+    place = root / link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(outside if absolute else os.path.relpath(outside, place.parent))
+    if place.name == "tokenizer.json":
+        fill(root, "m/1/model.onnx")
+    model = models(root)["m"]
+    told = [model.problem, *(version.problem for version in model.versions.values())]
+    assert any("link that leads out of the repository" in each for each in told)
+    for version in model.versions.values():
+        assert version.onnx is None
+        for path in version.side.values():
+            assert path.resolve().is_relative_to(root)
+
+
+@pytest.mark.parametrize("way", ["dangling", "to itself", "in a circle"])
+@pytest.mark.parametrize("link", ["m/1/model.onnx", "m/1/tokenizer.json", "m/2"])
+def test_links_that_lead_nowhere(tmp_path: Path, link: str, way: str) -> None:
+    """A broken link beside a version that works does not stop the scan."""
+    fill(tmp_path, "m/9/model.onnx", "m/1/")
+    if link != "m/1/model.onnx":
+        fill(tmp_path, "m/1/model.onnx")
+    place = tmp_path / link
+    if way == "dangling":
+        place.symlink_to("gone")
+    elif way == "to itself":
+        place.symlink_to(place.name)
+    else:
+        place.symlink_to(place.with_name("other"))
+        place.with_name("other").symlink_to(place.name)
+    model = only(tmp_path)
+    assert shown(model.versions[9], tmp_path)[0] == "m/9/model.onnx"
+    if link != "m/2":
+        assert model.versions[1].onnx is None
+        assert f"{place.name} is a link that leads nowhere" in model.versions[1].problem
+
+
+@pytest.mark.parametrize("target", ["gone", "../../outside"])
+def test_a_broken_link_of_a_version_is_told(tmp_path: Path, target: str) -> None:
+    """Beside a version that works, too: as that version's problem or as a warning."""
+    fill(tmp_path, "outside/model.onnx")
+    root = fill(tmp_path / "repo", "m/1/model.onnx")
+    (root / "m" / "2").symlink_to(target)
+    model = only(root)
+    assert shown(model.versions[1], root)[0] == "m/1/model.onnx"
+    told = [*model.warnings, *(version.problem for version in model.versions.values())]
+    assert any("2 is a link that leads" in each for each in told)
+
+
+def test_a_fault_is_told_once(tmp_path: Path) -> None:
+    """In a flat export the version's folder is the model's."""
+    fill(tmp_path, "m/model.onnx")
+    (tmp_path / "m" / "tokenizer.json").symlink_to("gone")
+    problem = only_version(only(tmp_path)).problem
+    assert problem.count("tokenizer.json is a link that leads nowhere") == 1
+
+
+def test_a_folder_that_contains_itself(tmp_path: Path) -> None:
+    """A link to a folder above is within the repository; the scan still ends."""
+    fill(tmp_path, "m/1/model.onnx")
+    (tmp_path / "m" / "up").symlink_to("..")
+    (tmp_path / "m" / "1" / "up").symlink_to(Path("..") / "..")
+    (tmp_path / "again").symlink_to(".")
+    found = models(tmp_path)
+    assert shown(found["m"].versions[1], tmp_path)[0] == "m/1/model.onnx"
+
+
+def test_a_broken_link_at_the_top_is_not_passed_over(tmp_path: Path) -> None:
+    """Somebody expects a model there: it is listed with its problem, as one that leads out is."""
+    fill(tmp_path, "m/1/model.onnx")
+    (tmp_path / "ner").symlink_to("gone")
+    found = models(tmp_path)
+    assert "ner" in found
+    assert "link that leads nowhere" in found["ner"].problem
+
+
+def test_a_link_to_a_file_at_the_top_is_no_model(tmp_path: Path) -> None:
+    """A README that lies elsewhere is as little a model as one that lies here."""
+    outside = fill(tmp_path, "README.md", "repo/m/1/model.onnx")
+    (tmp_path / "repo" / "README.md").symlink_to(outside / "README.md")
+    assert list(models(tmp_path / "repo")) == ["m"]
+
+
+def test_the_version_s_own_file_makes_a_broken_shared_one_harmless(tmp_path: Path) -> None:
+    fill(tmp_path, "m/1/model.onnx", "m/1/tokenizer.json")
+    (tmp_path / "m" / "tokenizer.json").symlink_to("gone")
+    version = only_version(only(tmp_path))
+    side = {"tokenizer.json": "m/1/tokenizer.json"}
+    assert shown(version, tmp_path) == ("m/1/model.onnx", side)
+
+
+# --- select_versions ---
+
+
+def latest(number: int) -> VersionPolicy:
+    return VersionPolicy(latest=LatestVersions(num_versions=number))
+
+
+def specific(*numbers: int) -> VersionPolicy:
+    return VersionPolicy(specific=SpecificVersions(versions=list(numbers)))
+
+
+EVERY = VersionPolicy(all=AllVersions())
+
+
+@pytest.mark.parametrize(
+    ("available", "policy", "served", "missing"),
+    [
+        pytest.param([1, 10, 9], latest(1), [10], [], id="the highest"),
+        pytest.param([1, 10, 9], latest(2), [9, 10], [], id="the highest two"),
+        pytest.param([1, 10, 9], latest(5), [1, 9, 10], [], id="more than there are"),
+        pytest.param([], latest(1), [], [], id="none there"),
+        pytest.param([3, 1, 2], EVERY, [1, 2, 3], [], id="all"),
+        pytest.param([], EVERY, [], [], id="all of none"),
+        pytest.param([3, 1, 2], specific(3, 1), [1, 3], [], id="specific"),
+        pytest.param([1], specific(3, 1, 3, 2), [1], [2, 3], id="some are missing, named once"),
+        pytest.param([1], specific(2), [], [2], id="none of them is there"),
+    ],
+)
+def test_select_versions(
+    available: list[int], policy: VersionPolicy, served: list[int], missing: list[int]
+) -> None:
+    """Ascending, whatever the order of the folders or of the config."""
+    assert select_versions(available, policy) == (served, missing)
