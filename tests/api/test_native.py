@@ -283,13 +283,10 @@ async def test_while_loading(server_of: ServerOf, repository: Repository) -> Non
     """The port is open, nothing is ready, and requests are told to come back."""
     repository.add("quick")
     # its warm-up is one text that waits ten seconds for company
-    repository.add_patient("slow")
-    repository.configure(
+    repository.add(
         "slow",
-        {
-            "max_batch_size": 2,
-            "dynamic_batching": {"max_queue_delay_microseconds": 10_000_000},
-        },
+        max_batch_size=2,
+        dynamic_batching={"max_queue_delay_microseconds": 10_000_000},
     )
     async with server_of(repository.path) as server, server.client() as http:
 

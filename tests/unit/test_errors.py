@@ -150,3 +150,15 @@ def test_a_sentence_tells_the_facts(kind: type[NerveError]) -> None:
 )
 def test_sentences_without_some_of_the_facts(error: NerveError, sentence: str) -> None:
     assert str(error) == sentence
+
+
+@pytest.mark.parametrize("given", ["9" * 5000, "é" * 5000])
+def test_a_long_name_of_a_client_s_making_is_not_repeated_whole(given: str) -> None:
+    """A sentence goes into logs and answers; real names are shorter than what is shown."""
+    for error in (
+        errors.ModelNotFound(given, ["a"]),
+        errors.VersionNotFound("a", given, [1]),
+        errors.ModelNotReady("a", given, "LOADING", ""),
+    ):
+        assert given[:20] in str(error)
+        assert len(str(error)) < 200

@@ -303,6 +303,18 @@ def test_a_half_copied_file(tmp_path: Path) -> None:
         opened(path)
 
 
+def test_a_reason_does_not_show_where_the_server_keeps_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients see it. Nothing else of the runtime's sentence is lost, by whatever path."""
+    with_external_table(tmp_path, "gone.bin")
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / "model.onnx", Path("model.onnx")):
+        with pytest.raises(ModelLoadFailed, match=r"\.cc:\d+.*gone\.bin") as caught:
+            opened(path)
+        assert str(tmp_path) not in str(caught.value)
+
+
 def test_a_file_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadFailed, match=r"^model\.onnx cannot be loaded: "):
         opened(tmp_path / "model.onnx")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nerve.pipeline.offsets import convert
 from nerve.types import OffsetUnit
 
-_characters = st.one_of(
-    st.characters(exclude_categories=["Cs"]),
-    st.sampled_from("aé߿ࠀ￿𐀀😀\U0010ffff\u0301\x00\x7f\x80"),
-)
+EDGES = "a\x00\x7f\x80\u07ff\u0800\ud7ff\ue000\uffff\U00010000\U0010ffffé\u0301😀"
+"""Characters at the borders between widths, and some everyday ones."""
+_characters = st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from(EDGES))
 
 
 def units_before(text: str, position: int, unit: OffsetUnit) -> int:
@@ -26,7 +25,8 @@ def units_before(text: str, position: int, unit: OffsetUnit) -> int:
     return position
 
 
-@given(st.text(_characters, max_size=40))
+@given(st.lists(_characters, max_size=40).map("".join))
+@example(EDGES)
 def test_every_position_equals_the_length_of_the_encoded_prefix(text: str) -> None:
     """All positions of a text, its end included, in all three units."""
     positions = np.arange(len(text) + 1)

@@ -47,7 +47,7 @@ async def read_body(request: web.Request, *, limit_bytes: int, timeout_s: float)
         raise BodyTimeout(timeout_s) from None
     except (ClientPayloadError, BadHttpMessage, web.RequestPayloadError) as error:
         request.content.feed_eof()  # else aiohttp reads on, meets the error again and logs it
-        raise MalformedBody(f"its transfer or content encoding is broken: {error}") from error
+        raise MalformedBody("its transfer or content encoding is broken") from error
     return b"".join(parts)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from enum import StrEnum
 from typing import Annotated, Any
@@ -115,6 +116,9 @@ class GetModelMetadataResponse(BaseModel):
     id2label: dict[str, str] | None
 
 
+_ESCAPED_KEY = re.compile(rb'"[^"\\]*\\u[0-9a-fA-F]{4}[^"]*"\s*:')
+
+
 def wants_json(content_type: str) -> bool:
     """Whether a Content-Type is application/json or application/…+json."""
     kind = content_type.split(";", 1)[0].strip().lower()
@@ -132,7 +136,7 @@ def parse_request(body: bytes) -> TokenClassificationRequest:
     value = load_json(body)
     # orjson keeps the last of repeated keys; serde refuses them. Only a body that could hold
     # one, perhaps written with escapes, is read again.
-    if b"\\u" in body or body.count(b'"inputs"') > 1 or body.count(b'"metadata"') > 1:
+    if _ESCAPED_KEY.search(body) or body.count(b'"inputs"') > 1 or body.count(b'"metadata"') > 1:
         _refuse_repeated(body)
     if isinstance(value, list):
         if not 1 <= len(value) <= 2:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
-from nerve.errors import AddressUnavailable, NerveError, ServerFault
+from nerve.errors import AddressUnavailable, NerveError, ServerFault, shown
 from nerve.frontend.http.dialect import Dialect, Handler
 from nerve.metrics import RequestMetrics
 
@@ -105,7 +106,14 @@ def build_app(dialects: Sequence[Dialect], metrics: RequestMetrics) -> web.Appli
                 response.headers[name] = request.headers[name]
         if in_flight.draining:
             response.force_close()  # a client that keeps its connection finds another server
-        metrics.observe_request(dialect.name, str(response.status), time.monotonic() - began)
+        took_s = time.monotonic() - began
+        metrics.observe_request(dialect.name, str(response.status), took_s)
+        if log.isEnabledFor(logging.DEBUG):
+            ids = {name: request.headers[name] for name in ECHOED if name in request.headers}
+            log.debug(
+                "%s %s %d %.1f ms", request.method, shown(request.path), response.status,
+                took_s * 1e3, extra=ids,
+            )  # fmt: skip
         return response
 
     app = web.Application(middlewares=[shape_errors])
@@ -123,12 +131,30 @@ def build_app(dialects: Sequence[Dialect], metrics: RequestMetrics) -> web.Appli
 def _unserved(
     request: web.Request, error: web.HTTPException, dialect: Dialect
 ) -> web.StreamResponse:
-    message = f"{request.method} {request.path} is not served; see GET /docs"
+    message = f"{request.method} {shown(request.path)} is not served; see GET /docs"
     response = dialect.fallback(error.status, message)
     if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ",".join(sorted(error.allowed_methods))
         response.headers["Allow"] = allowed
     return response
+
+
+class _ClientFaults(logging.Filter):
+    """Bytes that are no HTTP are the sender's affair: no traceback, and only at debug level."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = record.exc_info[0] if record.exc_info else None
+        if kind is None or not issubclass(kind, HttpProcessingError):
+            return True
+        log.debug("a client sent bytes that are no HTTP: %s", kind.__name__)
+        return False
+
+
+def _protocol_log() -> logging.Logger:
+    logger = logging.getLogger("nerve.frontend.http.protocol")
+    if not logger.filters:
+        logger.addFilter(_ClientFaults())
+    return logger
 
 
 class HttpServer:
@@ -141,6 +167,10 @@ class HttpServer:
             access_log=None,
             handler_cancellation=True,  # a caller that left costs nothing
             shutdown_timeout=0.0,  # `stop` has waited already
+            # After a refused body the rest is read and dropped for so long, so that the client
+            # can read the answer before the connection ends.
+            lingering_time=2.0,
+            logger=_protocol_log(),
         )
         self._site: web.TCPSite | None = None
 
