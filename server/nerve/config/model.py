@@ -12,7 +12,7 @@ from nerve.config.problems import parse_yaml, validate
 from nerve.errors import ConfigInvalid, Problem
 from nerve.types import OffsetUnit, Side, Strategy
 
-MAX_CONFIG_BYTES = 1 << 20
+MAX_CONFIG_BYTES = 128 * 1024
 
 
 class _Section(BaseModel):
@@ -22,7 +22,7 @@ class _Section(BaseModel):
 class LatestVersions(_Section):
     """Serve the newest versions."""
 
-    num_versions: Annotated[int, Field(ge=1)] = 1
+    num_versions: Annotated[int, Field(strict=True, ge=1)] = 1
     """How many, counted from the highest number."""
 
 
@@ -33,7 +33,7 @@ class AllVersions(_Section):
 class SpecificVersions(_Section):
     """Serve exactly these versions."""
 
-    versions: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+    versions: Annotated[list[Annotated[int, Field(strict=True, ge=1)]], Field(min_length=1)]
     """Their numbers; one that is missing is listed UNAVAILABLE, the others are served."""
 
 
@@ -66,9 +66,9 @@ def _policy_shorthand(value: object) -> object:
 class DynamicBatching(_Section):
     """How requests of different callers are put into one run."""
 
-    max_queue_delay_microseconds: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    max_queue_delay_microseconds: Annotated[int, Field(strict=True, ge=0, le=10_000_000)] = 0
     """Longest time that a free instance waits for company; 0 sends whatever is waiting."""
-    max_queue_size: Annotated[int, Field(ge=1)] = 2048
+    max_queue_size: Annotated[int, Field(strict=True, ge=1)] = 2048
     """Texts that may wait; a request that finds so many waiting is refused at once."""
 
 
@@ -83,11 +83,13 @@ class Kind(StrEnum):
 class InstanceGroup(_Section):
     """A group of instances, each of which runs one batch at a time."""
 
-    count: Annotated[int, Field(ge=1, le=256)] | None = None
+    count: Annotated[int, Field(strict=True, ge=1, le=256)] | None = None
     """Instances, on a GPU per device; by default one a GPU, or as many as there are cores."""
     kind: Kind = Kind.AUTO
     """KIND_AUTO takes GPUs where there are some; KIND_GPU without one does not load."""
-    gpus: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    gpus: Annotated[list[Annotated[int, Field(strict=True, ge=0)]], Field(min_length=1)] | None = (
+        None
+    )
     """Device numbers for KIND_GPU and KIND_AUTO; by default every device."""
 
     @model_validator(mode="after")
@@ -118,7 +120,7 @@ class Optimization(_Section):
 
     graph_level: GraphLevel = GraphLevel.ALL
     """Graph rewriting; lower it when a model is miscompiled."""
-    intra_op_threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    intra_op_threads: Annotated[int, Field(strict=True, ge=1, le=1024)] = 1
     """Threads of one run on the CPU. 1 runs in the instance's own thread; more instances are
     usually faster than more threads."""
 
@@ -126,11 +128,11 @@ class Optimization(_Section):
 class TokenizerConfig(_Section):
     """Overrides of what the export folder says about its tokenizer."""
 
-    max_length: Annotated[int, Field(ge=3)] | None = None
+    max_length: Annotated[int, Field(strict=True, ge=3)] | None = None
     """Longest row in tokens, special ones counted; by default what the model's files allow."""
     truncation_side: Side | None = None
     """The end of a long text that is cut off; by default what tokenizer_config.json says."""
-    stride: Annotated[int, Field(ge=0)] | None = None
+    stride: Annotated[int, Field(strict=True, ge=0)] | None = None
     """When set, long texts are not cut but tagged whole, in windows that share so many tokens."""
     add_special_tokens: bool = True
     """Whether [CLS], [SEP] and their like are put around a text."""
@@ -143,9 +145,9 @@ class WarmupSample(_Section):
     """For the log."""
     text: str = "Nerve warms up with Ada Lovelace in London."
     """What is run."""
-    batch_size: Annotated[int, Field(ge=1, le=1024)] = 1
+    batch_size: Annotated[int, Field(strict=True, ge=1, le=1024)] = 1
     """Rows of the run, each with the same text."""
-    count: Annotated[int, Field(ge=1, le=1000)] = 1
+    count: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1
     """How often."""
 
 
@@ -164,9 +166,9 @@ class ModelConfig(_Section):
         ),
     ] = VersionPolicy(latest=LatestVersions())
     """Which versions are served."""
-    max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    max_batch_size: Annotated[int, Field(strict=True, ge=1, le=4096)] = 32
     """Most rows in one run."""
-    max_num_tokens: Annotated[int, Field(ge=8)] = 8192
+    max_num_tokens: Annotated[int, Field(strict=True, ge=8)] = 8192
     """Most tokens in one run, padding included. Also bounds the length of one row."""
     dynamic_batching: DynamicBatching = DynamicBatching()
     """How requests are merged into runs."""

@@ -44,9 +44,9 @@ class ServerConfig(BaseModel):
     offset_unit: OffsetUnit | None = None
     """What start and end count where neither the request nor the model says; by default the
     dialect's own."""
-    request_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    request_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
     """Longest time from a request's arrival to its answer."""
-    body_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    body_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     """Longest time that a client may take to send a request's body."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 2_097_152
     """Largest request body, after decompression; on predict_tokens 2,000,000 if that is less."""
@@ -54,7 +54,7 @@ class ServerConfig(BaseModel):
     """Most texts in one request on Encoderfile's routes."""
     max_client_batch_size: Annotated[int, Field(ge=1)] = 128
     """Most texts in one request on predict_tokens."""
-    shutdown_timeout_s: Annotated[float, Field(ge=0)] = 30.0
+    shutdown_timeout_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
     """Longest time that requests in flight are waited for on SIGTERM."""
     load_threads: Annotated[int, Field(ge=1, le=64)] = 4
     """Models that are loaded at the same time."""

@@ -45,9 +45,15 @@ def plan(lengths: Sequence[int], limits: BatchLimits) -> list[int]:
     return chosen
 
 
-def wait_s(queued: int, oldest: float, limits: BatchLimits, now: float) -> float:
-    """Seconds to wait for company before sending; 0 means send now."""
-    full = queued >= limits.max_batch_size
+def wait_s(batch: int, queued: int, oldest: float, limits: BatchLimits, now: float) -> float:
+    """Seconds to wait for company before sending; 0 means send now.
+
+    Args:
+        batch: rows that `plan` would send.
+        queued: rows that wait; when some of them do not fit, the batch is full.
+        oldest: when the first of them arrived; like `now` in monotonic seconds.
+    """
+    full = batch >= limits.max_batch_size or batch < queued
     return 0.0 if full else max(0.0, oldest + limits.max_queue_delay_s - now)
 
 
@@ -115,10 +121,11 @@ class Batcher:
                 self._arrival.clear()
                 await self._arrival.wait()
                 continue
-            oldest = self._waiting[0].arrived
-            delay = wait_s(len(self._waiting), oldest, self.limits, time.monotonic())
+            positions = plan([len(waiter.row.ids) for waiter in self._waiting], self.limits)
+            oldest, queued = self._waiting[0].arrived, len(self._waiting)
+            delay = wait_s(len(positions), queued, oldest, self.limits, time.monotonic())
             if delay == 0.0:
-                return self._take()
+                return self._take(positions)
             self._arrival.clear()
             try:
                 async with asyncio.timeout(delay):
@@ -126,8 +133,7 @@ class Batcher:
             except TimeoutError:
                 continue
 
-    def _take(self) -> list[Waiter]:
-        positions = plan([len(waiter.row.ids) for waiter in self._waiting], self.limits)
+    def _take(self, positions: Sequence[int]) -> list[Waiter]:
         batch = [self._waiting[position] for position in positions]
         taken = set(positions)
         self._waiting = [

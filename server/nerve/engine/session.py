@@ -191,8 +191,7 @@ def _open(model: Path, *, gpu: int | None, graph_level: GraphLevel, intra_op_thr
     try:
         session = runtime.InferenceSession(str(model), options, providers=providers)
     except Exception as error:
-        detail = str(error).replace(str(model.parent), "…")  # clients see the reason
-        raise ModelLoadFailed(f"{model.name} cannot be loaded: {detail}") from error
+        raise ModelLoadFailed(f"{model.name} cannot be loaded: {_told(error, model)}") from error
     if gpu is not None and "CUDAExecutionProvider" not in session.get_providers():
         # The runtime falls back to the CPU with only a log line; that is not what was asked for.
         raise ModelLoadFailed(
@@ -200,3 +199,12 @@ def _open(model: Path, *, gpu: int | None, graph_level: GraphLevel, intra_op_thr
             f"{', '.join(session.get_providers())} (are CUDA and cuDNN of its build installed?)"
         )
     return session
+
+
+def _told(error: Exception, model: Path) -> str:
+    """The runtime's message without the server's paths: clients see the reason of a failed load."""
+    text = str(error)
+    folders = {str(model.absolute().parent), str(model.resolve().parent)}
+    for folder in sorted(folders, key=len, reverse=True):
+        text = text.replace(folder, "…")
+    return text

@@ -75,7 +75,8 @@ class Tokens:
 
 def softmax(logits: FloatArray) -> FloatArray:
     """Probabilities along the last axis, in float32."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    with np.errstate(over="ignore"):  # logits too far apart for float32: the smaller get 0
+        shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float32)
 
 

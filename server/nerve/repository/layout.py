@@ -61,13 +61,14 @@ def scan(repository: Path) -> Folder:
     if not repository.is_dir():
         raise RepositoryInvalid(str(repository), "is a file, expected a folder of models")
     root = repository.resolve()
-    folder = _scan(root, root, MAX_DEPTH)
+    folder = _scan(root, root, MAX_DEPTH, frozenset())
     if folder.problem:
         raise RepositoryInvalid(str(repository), folder.problem)
     return folder
 
 
-def _scan(path: Path, root: Path, depth: int) -> Folder:
+def _scan(path: Path, root: Path, depth: int, above: frozenset[Path]) -> Folder:
+    above |= {path.resolve()}
     files: dict[str, Path] = {}
     folders: dict[str, Folder] = {}
     faults: dict[str, str] = {}
@@ -78,14 +79,14 @@ def _scan(path: Path, root: Path, depth: int) -> Folder:
     for entry in entries:
         if _IGNORED.fullmatch(entry.name):
             continue
-        fault = _link_fault(entry, root)
+        fault = _link_fault(entry, root, above)
         if fault and depth == MAX_DEPTH and not _links_to_file(entry):
             folders[entry.name] = Folder(entry, problem=fault)  # listed, with its reason
         elif fault:
             faults[entry.name] = fault
         elif entry.is_dir():
             if depth > 0:
-                folders[entry.name] = _scan(entry, root, depth - 1)
+                folders[entry.name] = _scan(entry, root, depth - 1, above)
         elif entry.is_file():
             files[entry.name] = entry
     return Folder(
@@ -93,12 +94,14 @@ def _scan(path: Path, root: Path, depth: int) -> Folder:
     )
 
 
-def _link_fault(entry: Path, root: Path) -> str:
+def _link_fault(entry: Path, root: Path, above: frozenset[Path]) -> str:
     """Why an entry may not be followed, empty if it may."""
     try:
         real = entry.resolve(strict=True)
     except (OSError, RuntimeError):
         return f"{entry.name} is a link that leads nowhere"
+    if real in above:
+        return f"{entry.name} is a link to a folder that it lies in"
     if real.is_relative_to(root):
         return ""
     return (
@@ -116,12 +119,18 @@ def _links_to_file(entry: Path) -> bool:
 
 def read_models(root: Folder) -> list[ModelFiles]:
     """The models of a repository, by name. A folder that is no model is one with a problem."""
-    if _has_graph(root) or (
-        any(name in root.files for name in ("tokenizer.json", *CONFIG_FILES))
-        and any(version_number(name) for name in root.folders)
-    ):
+    if _is_model(root):
         return [read_model(root)]
     return [read_model(folder) for folder in root.folders.values()]
+
+
+def _is_model(root: Folder) -> bool:
+    """Whether a repository path is itself one model's folder."""
+    if any(name.endswith(".onnx") for name in root.files):
+        return True
+    # `onnx` and `1` could as well be the names of models
+    side_files = any(name in root.files for name in (*SIDE_FILES, *CONFIG_FILES))
+    return side_files and (_has_graph(root) or any(map(version_number, root.folders)))
 
 
 def read_model(folder: Folder) -> ModelFiles:

@@ -262,7 +262,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         (
             "tokenizer.stride",
             11,
-            "input should be a valid integer, unable to parse string as an integer, got 'x'",
+            "input should be a valid integer, got 'x'",
         ),
         (
             "version_policy",
@@ -342,3 +342,12 @@ def test_every_field_is_described() -> None:
         assert section.__doc__, section
         for name, field in section.model_fields.items():
             assert field.description, f"{section.__name__}.{name}"
+
+
+@pytest.mark.parametrize("value", ["yes", '"16"', "16.0"])
+def test_a_count_is_a_whole_number_and_nothing_else(tmp_path: Path, value: str) -> None:
+    """YAML's `yes` is true, which would count as 1."""
+    file = tmp_path / "config.yaml"
+    file.write_text(f"max_batch_size: {value}\n")
+    with pytest.raises(ConfigInvalid, match="max_batch_size: input should be a valid integer"):
+        load_model_config(file, name="m")

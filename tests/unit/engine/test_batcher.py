@@ -134,20 +134,27 @@ def test_plan_cases(lengths: list[int], limits: BatchLimits, expected: list[int]
 
 
 @pytest.mark.parametrize(
-    ("queued", "oldest", "now", "delay_s", "expected"),
+    ("batch", "queued", "now", "delay_s", "expected"),
     [
-        pytest.param(1, 10.0, 10.0, 0.0, 0.0, id="no delay is wanted"),
-        pytest.param(1, 10.0, 10.0, 2.0, 2.0, id="just arrived"),
-        pytest.param(1, 10.0, 11.5, 2.0, 0.5, id="waited for a while"),
-        pytest.param(1, 10.0, 12.0, 2.0, 0.0, id="waited long enough"),
-        pytest.param(1, 10.0, 99.0, 2.0, 0.0, id="waited too long"),
-        pytest.param(3, 10.0, 10.0, 2.0, 2.0, id="not full"),
-        pytest.param(4, 10.0, 10.0, 2.0, 0.0, id="full"),
-        pytest.param(9, 10.0, 10.0, 2.0, 0.0, id="more than full"),
+        pytest.param(1, 1, 10.0, 0.0, 0.0, id="no delay is wanted"),
+        pytest.param(1, 1, 10.0, 2.0, 2.0, id="just arrived"),
+        pytest.param(1, 1, 11.5, 2.0, 0.5, id="waited for a while"),
+        pytest.param(1, 1, 12.0, 2.0, 0.0, id="waited long enough"),
+        pytest.param(1, 1, 99.0, 2.0, 0.0, id="waited too long"),
+        pytest.param(3, 3, 10.0, 2.0, 2.0, id="not full"),
+        pytest.param(4, 4, 10.0, 2.0, 0.0, id="full of rows"),
+        pytest.param(4, 9, 10.0, 2.0, 0.0, id="more than full"),
+        pytest.param(2, 3, 10.0, 2.0, 0.0, id="full of tokens: one row does not fit"),
     ],
 )
-def test_wait_s(queued: int, oldest: float, now: float, delay_s: float, expected: float) -> None:
-    assert wait_s(queued, oldest, bounds(delay_s=delay_s), now) == expected
+def test_wait_s(batch: int, queued: int, now: float, delay_s: float, expected: float) -> None:
+    assert wait_s(batch, queued, 10.0, bounds(delay_s=delay_s), now) == expected
+
+
+async def test_a_batch_full_of_tokens_does_not_wait_for_company() -> None:
+    batcher = Batcher("ner", bounds(tokens=20, delay_s=3600.0))
+    batcher.submit([row(10, mark=1), row(10, mark=2), row(10, mark=3)])
+    assert marks(await batcher.next_batch()) == [1, 2]
 
 
 # --- Batcher ---

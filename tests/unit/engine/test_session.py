@@ -303,16 +303,24 @@ def test_a_half_copied_file(tmp_path: Path) -> None:
         opened(path)
 
 
+@pytest.mark.parametrize("way", ["absolute", "relative", "link"])
 def test_a_reason_does_not_show_where_the_server_keeps_its_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     """Clients see it. Nothing else of the runtime's sentence is lost, by whatever path."""
-    with_external_table(tmp_path, "gone.bin")
-    monkeypatch.chdir(tmp_path)
-    for path in (tmp_path / "model.onnx", Path("model.onnx")):
-        with pytest.raises(ModelLoadFailed, match=r"\.cc:\d+.*gone\.bin") as caught:
-            opened(path)
-        assert str(tmp_path) not in str(caught.value)
+    (tmp_path / "1").mkdir()
+    (tmp_path / "2").mkdir()
+    with_external_table(tmp_path / "1", "gone.bin")
+    (tmp_path / "2" / "model.onnx").symlink_to(Path("..") / "1" / "model.onnx")
+    monkeypatch.chdir(tmp_path / "1")
+    path = {
+        "absolute": tmp_path / "1" / "model.onnx",
+        "relative": Path("model.onnx"),
+        "link": tmp_path / "2" / "model.onnx",
+    }[way]
+    with pytest.raises(ModelLoadFailed, match=r"gone\.bin") as caught:
+        opened(path)
+    assert str(tmp_path) not in str(caught.value)
 
 
 def test_a_file_that_is_gone(tmp_path: Path) -> None:

@@ -476,3 +476,22 @@ def test_select_versions(
 ) -> None:
     """Ascending, whatever the order of the folders or of the config."""
     assert select_versions(available, policy) == (served, missing)
+
+
+def test_a_model_called_onnx_or_by_a_number(tmp_path: Path) -> None:
+    """Such a folder at the top is a model of its own, not a part of the repository's."""
+    for name in ("onnx", "7"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.onnx").touch()
+    assert sorted(model.name for model in read_models(scan(tmp_path))) == ["7", "onnx"]
+
+
+def test_links_to_folders_above_end(tmp_path: Path) -> None:
+    """They would multiply what there is to scan."""
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    for number in range(30):
+        (tmp_path / "m" / f"up{number}").symlink_to(tmp_path)
+        (tmp_path / "m" / "1" / f"up{number}").symlink_to(tmp_path / "m")
+    folder = scan(tmp_path).folders["m"]
+    assert list(folder.folders) == ["1"]
+    assert "is a link to a folder that it lies in" in folder.faults["up0"]
