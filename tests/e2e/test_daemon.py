@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -121,6 +122,41 @@ async def test_sigterm_finishes_requests_in_flight(tiny_repository: Path) -> Non
         writer.write(body)
         assert b"200 OK" in await reader.readline()
         assert b"London" not in await reader.read()  # pieces are lower case
+        writer.close()
+
+
+async def test_sigterm_does_not_wait_for_ever(tiny_repository: Path) -> None:
+    """A client that never sends the rest of its body is given up after shutdown_timeout_s."""
+    env = {"NERVE_BODY_TIMEOUT_S": "3600", "NERVE_SHUTDOWN_TIMEOUT_S": "0.1"}
+    async with running_server(str(tiny_repository), "--disable-grpc", env=env) as daemon:
+        reader, writer = await asyncio.open_connection("127.0.0.1", daemon.ports["http"])
+        writer.write(
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+        )
+        await reader.readuntil(b"\r\n\r\n")
+    assert daemon.process.returncode == 0
+    writer.close()
+
+
+async def test_sigterm_does_not_cut_an_answer(tiny_repository: Path) -> None:
+    """A client that reads slowly gets all of a large answer that was being written."""
+    async with running_server(str(tiny_repository), "--disable-grpc") as daemon:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", daemon.ports["http"], limit=1 << 16
+        )
+        body = json.dumps({"inputs": ["London calling " * 20] * 500}).encode()
+        head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(answer.split("content-length: ")[1].split("\r\n")[0])
+        assert length > 5_000_000  # more than the sockets hold
+        daemon.stop()
+        await _until_refused(daemon.ports["http"])
+        received = 0
+        while part := await reader.read(1 << 16):
+            received += len(part)
+        assert received == length
         writer.close()
 
 

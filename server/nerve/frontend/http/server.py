@@ -27,6 +27,8 @@ PREFIXES: Final = (
 )
 """Where hosted deployments have the routes, so that changing the host is all of a migration."""
 BACKLOG: Final = 2048
+WRITE_TIMEOUT_S: Final = 5.0
+"""How long a slow client may take, when the server stops, to read an answer that is ready."""
 ECHOED: Final = ("x-request-id", "x-baseten-customer-request-id")
 """Request headers that come back as they are, so that logs of both sides can be joined."""
 
@@ -166,7 +168,7 @@ class HttpServer:
             app,
             access_log=None,
             handler_cancellation=True,  # a caller that left costs nothing
-            shutdown_timeout=0.0,  # `stop` has waited already
+            shutdown_timeout=WRITE_TIMEOUT_S,  # aiohttp takes 0 for "for ever"
             # After a refused body the rest is read and dropped for so long, so that the client
             # can read the answer before the connection ends.
             lingering_time=2.0,
