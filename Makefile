@@ -1,10 +1,13 @@
 # Needs only python3 (3.11 or newer) with venv. Every target sets up what it needs in .venv, once.
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
-# `make serve RUNTIME=gpu` on a machine with an NVIDIA GPU.
+# `make serve RUNTIME=gpu` on a machine with an NVIDIA GPU. Both runtimes are the same Python package,
+# so each has an environment of its own.
 RUNTIME ?= cpu
+VENV := .venv$(if $(filter gpu,$(RUNTIME)),-gpu)
+BIN := $(VENV)/bin
 ARGS ?=
+PROTO := .venv-proto
+.DEFAULT_GOAL := help
 comma := ,
 
 # Debian keeps ensurepip in a package of its own; say so instead of failing half-way.
@@ -38,9 +41,9 @@ format: $(VENV)/.dev-$(RUNTIME)  ## let ruff tidy up
 # An older protoc writes code that older and newer protobuf runtimes read; it wants an older
 # runtime itself, so it lives apart.
 proto:  ## write server/nerve/_proto from proto/
-	@test -x $(VENV)-proto/bin/python || $(PYTHON) -m venv $(VENV)-proto
-	$(VENV)-proto/bin/python -m pip install --quiet --disable-pip-version-check 'grpcio-tools==1.75.1'
-	$(VENV)-proto/bin/python -m grpc_tools.protoc -Iproto --python_out=server/nerve/_proto \
+	@test -x $(PROTO)/bin/python || $(PYTHON) -m venv $(PROTO)
+	$(PROTO)/bin/python -m pip install --quiet --disable-pip-version-check 'grpcio-tools==1.75.1'
+	$(PROTO)/bin/python -m grpc_tools.protoc -Iproto --python_out=server/nerve/_proto \
 	  --pyi_out=server/nerve/_proto proto/encoderfile/*.proto
 	sed -i 's/^from encoderfile import/from nerve._proto.encoderfile import/' server/nerve/_proto/encoderfile/*_pb2.py*
 
@@ -51,7 +54,7 @@ $(VENV)/.dev-$(RUNTIME): pyproject.toml
 	$(call install,$(RUNTIME)$(comma)dev)
 
 clean:  ## remove what was set up and cached
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-gpu $(PROTO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'

@@ -50,7 +50,7 @@ class App:
             announce=lambda name, version: announce(f"Model: {name} v{version}"),
         )
         self.inference = InferenceService(self.manager, config=config, metrics=metrics)
-        control = ControlService(self.manager)
+        self._control = control = ControlService(self.manager)
         dialects: list[Dialect] = [
             BasetenDialect(self.inference, config),
             EncoderfileDialect(self.inference, config),
@@ -101,6 +101,7 @@ class App:
 
     async def stop(self) -> None:
         """Stop accepting, finish what is in flight, free the models."""
+        self._control.draining = True
         servers = [server for server in (self._http, self._grpc) if server is not None]
         await asyncio.gather(*(server.stop() for server in servers))
         await self.manager.aclose()

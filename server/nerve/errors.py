@@ -1,8 +1,8 @@
 """Everything that can go wrong, as facts and a sentence; statuses and wire shapes live in `frontend`.
 
 NerveError
-├── InvalidRequest        the caller's fault: MalformedBody, InvalidField, EmptyInput, TooManyInputs,
-│                         TextTooLong, UnsupportedMediaType, BodyTooLarge, BodyTimeout
+├── InvalidRequest        the caller's fault: MalformedBody, MalformedMessage, InvalidField, EmptyInput,
+│                         TooManyInputs, TextTooLong, UnsupportedMediaType, BodyTooLarge, BodyTimeout
 ├── ModelUnavailable      ModelNotFound, VersionNotFound, NoDefaultModel, ModelNotReady, ModelUnloaded
 ├── Overloaded            QueueFull
 ├── DeadlineExceeded      the answer did not come in time
@@ -46,6 +46,19 @@ class MalformedBody(InvalidRequest):
 
     def __str__(self) -> str:
         return f"the body is not valid JSON: {self.detail}"
+
+
+class MalformedMessage(InvalidRequest):
+    """The bytes of a gRPC request are no message of its type (wire format, or invalid UTF-8)."""
+
+    reason = "malformed_message"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"the request is not a valid {self.message}: broken wire format or invalid UTF-8"
 
 
 class InvalidField(InvalidRequest):
@@ -187,10 +200,10 @@ class NoDefaultModel(ModelUnavailable):
 
     def __str__(self) -> str:
         if not self.known:
-            return "no model is ready to answer on this route; see GET /v1/models"
+            return "no model is ready to answer; GET /v1/models tells why"
         return (
-            f"this server has several models ({', '.join(self.known)}): name one in the path, "
-            "/v1/models/{name}/…, or start the server with --default-model"
+            f"there are several models ({', '.join(self.known)}): name one in the path, "
+            "/v1/models/{name}/…, or start with --default-model"
         )
 
 
@@ -341,11 +354,17 @@ class ModelLoadFailed(SetupError):
 
 
 class RuntimeMissing(SetupError):
-    """Neither onnxruntime nor onnxruntime-gpu is installed."""
+    """Neither onnxruntime nor onnxruntime-gpu is installed, or `detail` says why it is broken."""
 
     reason = "runtime_missing"
 
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail)
+        self.detail = detail
+
     def __str__(self) -> str:
+        if self.detail:
+            return f"ONNX Runtime is installed but cannot be imported: {self.detail}"
         return (
             "ONNX Runtime is not installed: run `pip install 'nerve-server[cpu]'`, "
             "or `pip install 'nerve-server[gpu]'` on a machine with an NVIDIA GPU"

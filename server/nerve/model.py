@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,9 +13,15 @@ from nerve.config.model import ModelConfig
 from nerve.engine.engine import LocalEngine
 from nerve.errors import InferenceFailed, ModelLoadFailed, NonFiniteScores
 from nerve.metrics import EngineMetrics
+from nerve.offload import offload, small_answer, small_texts
 from nerve.pipeline.aggregation import LabelScheme
 from nerve.pipeline.decode import Decoder
-from nerve.pipeline.tokenizer import TextTokenizer, load_tokenizer, read_json_object
+from nerve.pipeline.tokenizer import (
+    TextTokenizer,
+    load_tokenizer,
+    positions_after_padding,
+    read_json_object,
+)
 from nerve.pipeline.windows import EncodedText
 from nerve.types import (
     CallStatistics,
@@ -34,17 +39,20 @@ from nerve.types import (
 )
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-
-INLINE_CHARACTERS = 500
-"""Texts up to this length together are tokenized on the event loop: well under a millisecond,
-where a hop to a thread costs about as much as it saves."""
-INLINE_TOKENS = 2048
-"""Answers up to this length are decoded on the event loop."""
 
 
-async def _offload(work: Callable[[], T], *, inline: bool) -> T:
-    return work() if inline else await asyncio.to_thread(work)
+def check_logits(info: ModelInfo, logits: FloatArray) -> None:
+    """Refuse scores that cannot be decoded; `logits` (…, labels).
+
+    Raises:
+        InferenceFailed: there are not as many as labels.
+        NonFiniteScores: NaN or infinity among them.
+    """
+    if (width := logits.shape[-1]) != len(info.labels):
+        detail = f"there are {len(info.labels)} labels, but the graph puts out {width}"
+        raise InferenceFailed(info.name, detail)
+    if not np.isfinite(logits).all():
+        raise NonFiniteScores(info.name)
 
 
 class NerModel:
@@ -73,9 +81,9 @@ class NerModel:
     ) -> SpanAnswer:
         """See `nerve.types.ServedModel.spans`."""
         encoded, logits, statistics = await self.run(texts, options.cut, deadline)
-        spans = await _offload(
+        spans = await offload(
             lambda: self._decoder.spans(texts, encoded, logits, options),
-            inline=statistics.tokens <= INLINE_TOKENS,
+            inline=small_answer(len(texts), statistics.tokens),
         )
         return SpanAnswer(spans, statistics)
 
@@ -84,11 +92,23 @@ class NerModel:
     ) -> TokenAnswer:
         """See `nerve.types.ServedModel.tokens`."""
         encoded, logits, statistics = await self.run(texts, cut, deadline)
-        tags = await _offload(
+        tags = await offload(
             lambda: self._decoder.tokens(texts, encoded, logits, unit),
-            inline=statistics.tokens <= INLINE_TOKENS,
+            inline=small_answer(len(texts), statistics.tokens),
         )
         return TokenAnswer(tags, statistics)
+
+    def encode(self, texts: Sequence[str], cut: CutOptions) -> list[EncodedText]:
+        """Tokenize, in this thread. Raises TextTooLong, TokenizationFailed."""
+        return [self._tokenizer.encode(text, cut) for text in texts]
+
+    def rows(self, encoded: Sequence[EncodedText]) -> list[Row]:
+        """A row for the engine for each window of each text, in order."""
+        return [
+            Row(window.ids, window.type_ids if self._type_ids and window.type_ids.any() else None)
+            for text in encoded
+            for window in text.windows
+        ]
 
     async def run(
         self, texts: Sequence[str], cut: CutOptions, deadline: float | None
@@ -98,16 +118,13 @@ class NerModel:
         Raises as `nerve.types.ServedModel.spans`.
         """
         began = time.monotonic()
-        encoded = await _offload(
-            lambda: [self._tokenizer.encode(text, cut) for text in texts],
-            inline=sum(map(len, texts)) <= INLINE_CHARACTERS,
+        self._engine.check_room()  # before the work of tokenizing
+        encoded = await offload(
+            lambda: self.encode(texts, cut),
+            inline=small_texts(texts) and self._tokenizer.at_hand(cut),
         )
         tokenized = time.monotonic()
-        windows = [window for text in encoded for window in text.windows]
-        rows = [
-            Row(window.ids, window.type_ids if self._type_ids and window.type_ids.any() else None)
-            for window in windows
-        ]
+        rows = self.rows(encoded)
         # A row without any token (no special ones, empty text) has nothing to run.
         filled = [row for row in rows if len(row.ids)]
         results = iter(await self._engine.infer(filled, deadline=deadline) if filled else ())
@@ -164,7 +181,8 @@ async def open_model(
     }
     tokenizer, engine = await _load_parts(name, files, config, json_files, metrics)
     try:
-        labels = _labels(config, json_files["config"], engine.labels)
+        _check_positions(engine, json_files["config"])
+        labels = _labels(name, config, json_files["config"], engine.labels)
         info = ModelInfo(
             name=name,
             version=files.number,
@@ -178,9 +196,14 @@ async def open_model(
             aggregation_strategy=config.aggregation_strategy,
             offset_unit=config.offset_unit,
         )
-        model = NerModel(info, tokenizer=tokenizer, engine=engine, type_ids=engine.wants_type_ids)
-        await _warm_up(model, config)
-        engine.start_counting()
+        model = NerModel(
+            info,
+            tokenizer=tokenizer,
+            engine=engine,
+            type_ids="token_type_ids" in engine.inputs,
+        )
+        await _warm_up(model, engine, config)
+        engine.start()
     except BaseException:
         await engine.aclose()
         raise
@@ -225,8 +248,17 @@ async def _load_parts(
     return tokenizer, await opening
 
 
+def _check_positions(engine: LocalEngine, model_config: Mapping[str, object]) -> None:
+    if "position_ids" in engine.inputs and positions_after_padding(model_config):
+        raise ModelLoadFailed(
+            "the graph wants position_ids, which this server counts from 0, but a "
+            f"{model_config.get('model_type')} counts them from its pad id on; export it without "
+            "that input"
+        )
+
+
 def _labels(
-    config: ModelConfig, model_config: Mapping[str, object], width: int | None
+    name: str, config: ModelConfig, model_config: Mapping[str, object], width: int | None
 ) -> tuple[str, ...]:
     """Label names in output order: config.yaml, else id2label, else LABEL_0 … as transformers."""
     if config.labels is not None:
@@ -239,7 +271,7 @@ def _labels(
                     "no labels: config.json has no id2label, and the graph does not state how "
                     "many there are; list them as `labels` in config.yaml"
                 )
-            log.warning("config.json has no id2label: %d labels are called LABEL_0 and on", width)
+            log.warning("model %s: no id2label in config.json; labels are LABEL_0 and on", name)
             return tuple(f"LABEL_{number}" for number in range(width))
         try:
             by_id = {int(key): str(label) for key, label in table.items()}
@@ -254,13 +286,16 @@ def _labels(
     return labels
 
 
-async def _warm_up(model: NerModel, config: ModelConfig) -> None:
-    """Run the samples; also the first look at what the graph really puts out."""
+async def _warm_up(model: NerModel, engine: LocalEngine, config: ModelConfig) -> None:
+    """Run the samples on every session; also the first look at what the graph really puts out."""
     for sample in config.model_warmup:
-        for _ in range(sample.count):
-            texts = [sample.text] * sample.batch_size
-            try:
-                await model.run(texts, CutOptions(), None)
-            except Exception as error:
-                name = f" {sample.name!r}" if sample.name else ""
-                raise ModelLoadFailed(f"warm-up{name} failed: {error}") from error
+        try:
+            (encoded,) = await asyncio.to_thread(model.encode, [sample.text], CutOptions())
+            rows = model.rows([encoded])[:1] * sample.batch_size
+            for _ in range(sample.count if len(rows[0].ids) else 0):
+                for logits in await engine.warm(rows):
+                    # rows alike, so nothing of this is padding
+                    check_logits(model.info, logits)
+        except Exception as error:
+            name = f" {sample.name!r}" if sample.name else ""
+            raise ModelLoadFailed(f"warm-up{name} failed: {error}") from error

@@ -81,6 +81,9 @@ class Engine(Protocol):
     def device(self) -> str:
         """`cpu`, or `gpu` as soon as one instance runs on one."""
 
+    def check_room(self) -> None:
+        """Refuse early: raises QueueFull or ModelUnloaded where `infer` would do so right now."""
+
     async def infer(self, rows: Sequence[Row], *, deadline: float | None) -> list[RowResult]:
         """Run every row, in batches shared with other callers; results in the order of `rows`.
 

@@ -282,12 +282,8 @@ async def test_only_model_failed(serve: Serve, repository: Repository) -> None:
 async def test_while_loading(server_of: ServerOf, repository: Repository) -> None:
     """The port is open, nothing is ready, and requests are told to come back."""
     repository.add("quick")
-    # its warm-up is one text that waits ten seconds for company
-    repository.add(
-        "slow",
-        max_batch_size=2,
-        dynamic_batching={"max_queue_delay_microseconds": 10_000_000},
-    )
+    # its warm-up is far more work than the test waits for; closing breaks it off
+    repository.add("slow", model_warmup=[{"count": 1000, "batch_size": 1024}])
     async with server_of(repository.path) as server, server.client() as http:
 
         async def slow_is_loading() -> bool:

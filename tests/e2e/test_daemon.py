@@ -14,6 +14,7 @@ from pathlib import Path
 
 import aiohttp
 import numpy as np
+import pytest
 
 from support import running_server
 
@@ -246,14 +247,53 @@ def test_wrong_set_ups_end_with_one_clear_message(tiny_repository: Path, tmp_pat
             assert "Traceback" not in ended.stderr, arguments
 
 
-def test_missing_runtime_is_one_sentence(tiny_repository: Path, tmp_path: Path) -> None:
-    """Neither onnxruntime nor onnxruntime-gpu: exit 2."""
-    blocker = tmp_path / "onnxruntime.py"
-    blocker.write_text("raise ImportError('not installed')")
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("ModuleNotFoundError('No module', name='onnxruntime')", "nerve-server[cpu]"),
+        ("ImportError('libcudart.so.13: cannot open')", "libcudart.so.13: cannot open"),
+    ],
+)
+def test_missing_runtime_is_one_sentence(
+    tiny_repository: Path, tmp_path: Path, fault: str, words: str
+) -> None:
+    """Neither onnxruntime nor onnxruntime-gpu, or a broken one: exit 2."""
+    (tmp_path / "onnxruntime.py").write_text(f"raise {fault}")
     ended = nerve("serve", str(tiny_repository), env={"PYTHONPATH": str(tmp_path)})
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
-    assert "nerve-server[cpu]" in ended.stderr
+    assert words in ended.stderr
+
+
+async def test_goes_on_when_nobody_reads_its_lines(tiny_repository: Path) -> None:
+    """`nerve serve | head -1`, or a supervisor that has what it wants."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "nerve", "serve", "--http-port", "0", "--disable-grpc",
+        str(tiny_repository), stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    port = int((await process.stdout.readline()).decode().rsplit(":", 1)[1])
+    process.stdout._transport.close()  # type: ignore[attr-defined]
+    async with asyncio.timeout(30), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+        while True:
+            async with http.get("/readyz") as answer:
+                if answer.status == 200:
+                    break
+            await asyncio.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert await process.wait() == 0
+
+
+async def test_a_folder_with_an_odd_name_does_no_harm(tiny_repository: Path) -> None:
+    """Bytes that are no UTF-8: listed in a printable form, beside the good model."""
+    Path(os.fsdecode(os.fsencode(tiny_repository) + b"/\xff")).mkdir()
+    async with (
+        running_server(str(tiny_repository), "--disable-grpc") as daemon,
+        aiohttp.ClientSession(daemon.url) as http,
+        http.get("/readyz") as answer,
+    ):
+        assert answer.status == 200
+        assert (await answer.json())["models"] == {"\\xff": "UNAVAILABLE", "bert": "READY"}
 
 
 async def test_second_signal_ends_at_once(tiny_repository: Path) -> None:

@@ -89,6 +89,13 @@ async def test_errors_and_health(daemon: Daemon) -> None:
                 await call(channel, "Predict", request, pb.TokenClassificationResponse, sent=sent)
             assert caught.value.code() == code
             assert message in str(caught.value.details())
+        raw = channel.unary_unary(
+            f"/{SERVICE}/Predict", request_serializer=bytes, response_deserializer=bytes
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await raw(b"\x0a\x02\xff\xfe")
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert "invalid UTF-8" in str(caught.value.details())
         request = pb.TokenClassificationRequest(inputs=["a"])
         named = [("model-name", "bert"), ("model-version", "1")]
         answer = await call(channel, "Predict", request, pb.TokenClassificationResponse, sent=named)

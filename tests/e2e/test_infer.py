@@ -71,8 +71,8 @@ def test_entities_and_jsonl_from_every_source(root: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "stdin", "status", "message"),
     [
-        ([], b"", 1, "TEXT: at least one text"),
-        ([""], b"", 1, "none may be an empty string"),
+        ([], b"", 1, "TEXT: give a text, - for stdin, or --input-file"),
+        (["a", ""], b"", 1, "TEXT 2: is empty"),
         (["-"], b"fine\n\xff\xfe\n", 1, "stdin: line 2 is not valid UTF-8"),
         ([b"\xff"], b"", 1, "TEXT 1: is not valid UTF-8"),
         (["--input-file", "no.txt"], b"", 1, "no.txt: No such file"),
@@ -97,3 +97,22 @@ def test_one_model_folder_is_a_repository(tiny_models: Path) -> None:
     """-r may name an export folder itself."""
     ended = infer("-r", str(tiny_models / "roberta"), "Paris")
     assert json.loads(ended.stdout)["model_id"] == "roberta"
+
+
+def test_a_byte_order_mark_is_no_text(root: Path) -> None:
+    ended = infer("-f", "jsonl", "-", stdin=b"\xef\xbb\xbfAda in London\n", cwd=root)
+    assert json.loads(ended.stdout)["text"] == "Ada in London"
+
+
+def test_a_cut_is_told(root: Path) -> None:
+    """On stderr; the result alone is on stdout."""
+    ended = infer("-f", "jsonl", "-", stdin=b"word " * 600 + b"\nshort\n", cwd=root)
+    assert ended.returncode == 0
+    assert b"1 of 2 texts were cut" in ended.stderr
+    assert len(ended.stdout.splitlines()) == 2
+
+
+def test_several_models_ask_for_a_name(tiny_models: Path) -> None:
+    ended = infer("-r", str(tiny_models), "Paris")
+    assert ended.returncode == 1
+    assert b"--model: name one of the models: bert, deberta-v2, distilbert" in ended.stderr

@@ -132,7 +132,7 @@ def test_a_sentence_tells_the_facts(kind: type[NerveError]) -> None:
         ),
         (
             errors.NoDefaultModel([]),
-            "no model is ready to answer on this route; see GET /v1/models",
+            "no model is ready to answer; GET /v1/models tells why",
         ),
         (errors.ModelNotReady("x", "", "LOADING", ""), "model 'x' is LOADING"),
         (errors.ModelNotReady("x", "2", "READY", "y"), "model 'x' version 2 is READY: y"),

@@ -8,10 +8,11 @@ from pathlib import Path
 import nerve
 
 PACKAGE = Path(nerve.__file__).parent
-FREE = {"errors", "types"}
+FREE = {"errors", "types", "offload"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),
+    "offload": set(),
     "logs": set(),
     "metrics": set(),
     "config": set(),
@@ -23,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "frontend": {"service", "config", "metrics", "_proto"},
     "_proto": set(),
 }
-"""What an area may import besides `errors` and `types`. `app`, `cli` and `__main__` import all."""
+"""What an area may import besides FREE. `app`, `cli` and `__main__` import all."""
 TOP = {"app", "cli", "__main__", "__init__"}
 HOMES = {
     "onnxruntime": "engine/session.py",

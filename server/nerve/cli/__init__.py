@@ -14,6 +14,7 @@ from nerve.errors import ConfigInvalid, NerveError, RuntimeMissing
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="nerve",
@@ -46,6 +47,8 @@ def main() -> None:
     """Entry point: errors of ours become one clear message and an exit status."""
     try:
         app()
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
     except ConfigInvalid as error:
         print(f"Error: {error.source} cannot be used:", file=sys.stderr)
         for problem in error.problems:

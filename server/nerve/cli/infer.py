@@ -16,7 +16,7 @@ import typer
 
 from nerve import logs
 from nerve.config.server import load_server_config
-from nerve.errors import EmptyInput, InvalidField
+from nerve.errors import InvalidField
 
 if TYPE_CHECKING:
     from nerve.cli.tagger import Tagger
@@ -83,13 +83,19 @@ def infer(
     logs.set_up(config.log_level)
     collected = list(_collect(texts or [], input_file))
     if not collected:
-        raise EmptyInput("TEXT")
+        raise InvalidField("TEXT", "give a text, - for stdin, or --input-file")
     from nerve.cli.tagger import open_tagger  # noqa: PLC0415  keeps `--help` fast
 
     async def work() -> None:
         async with open_tagger(config) as tagger:
             with _sink(output) as sink:
                 await _write(tagger, collected, format_, sink, final_newline=output is None)
+            if tagger.truncated:
+                print(
+                    f"{tagger.truncated} of {len(collected)} texts were cut because they are longer "
+                    "than the model; tokenizer.stride in config.yaml tags them whole",
+                    file=sys.stderr,
+                )
 
     asyncio.run(work())
 
@@ -99,7 +105,7 @@ def _collect(texts: Sequence[str], input_file: Path | None) -> Iterator[str]:
         if text == "-":
             yield from _lines(sys.stdin.buffer, "stdin")
         elif text == "":
-            raise EmptyInput(f"TEXT {number + 1}")
+            raise InvalidField(f"TEXT {number + 1}", "is empty")
         else:
             try:
                 text.encode()
@@ -117,7 +123,8 @@ def _collect(texts: Sequence[str], input_file: Path | None) -> Iterator[str]:
 def _lines(file: BinaryIO, name: str) -> Iterator[str]:
     for number, line in enumerate(file, start=1):
         try:
-            yield line.decode().rstrip("\r\n")
+            # utf-8-sig: editors on Windows put a byte-order mark before the first line
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
             raise InvalidField(name, f"line {number} is not valid UTF-8") from None
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +13,9 @@ from typing import Annotated
 import typer
 
 from nerve import logs
-from nerve.config.server import ServerConfig, load_server_config
+from nerve.config.server import ServerConfig, load_server_config, misspelt
+
+log = logging.getLogger(__name__)
 
 
 def serve(
@@ -84,6 +88,8 @@ def run(config: ServerConfig) -> None:
     from nerve.app import serve as serve_until_signal  # noqa: PLC0415  keeps `--help` fast
 
     logs.set_up(config.log_level)
+    for name, near in misspelt(os.environ):
+        log.warning("the variable %s means nothing here; did you mean %s?", name, near)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve_until_signal(config, announce=_announce))
 
@@ -97,4 +103,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _announce(line: str) -> None:
-    print(line, flush=True)
+    try:
+        print(line, flush=True)
+    except OSError as error:  # whoever read our lines has gone; that is no reason to end
+        log.warning("cannot write to stdout: %s", error.strerror)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,6 +9,7 @@ from typing import Any
 from nerve.app import App
 from nerve.config.server import ServerConfig
 from nerve.engine.session import require_runtime
+from nerve.errors import InvalidField, NoDefaultModel
 from nerve.frontend.http.encoderfile import result
 from nerve.service.inference import Call, InferenceService, SpanRequest
 from nerve.types import OffsetUnit, Strategy
@@ -20,6 +21,8 @@ class Tagger:
     def __init__(self, inference: InferenceService) -> None:
         self._inference = inference
         self.model_id = inference.info(None, None).name
+        self.truncated = 0
+        """Texts so far that were longer than the model and were cut."""
 
     def _call(self, texts: Sequence[str]) -> Call:
         return Call(None, None, deadline=None, max_texts=len(texts))
@@ -29,6 +32,7 @@ class Tagger:
         info, answer = await self._inference.tokens(
             self._call(texts), texts, offset_unit=None, default_unit=OffsetUnit.BYTE
         )
+        self.truncated += answer.statistics.truncated_texts
         return [result(tags, info.labels) for tags in answer.texts]
 
     async def entities(self, texts: Sequence[str]) -> list[list[dict[str, Any]]]:
@@ -36,6 +40,7 @@ class Tagger:
         _, answer = await self._inference.spans(
             self._call(texts), SpanRequest(texts, default_strategy=Strategy.MAX)
         )
+        self.truncated += answer.statistics.truncated_texts
         return [
             [
                 {
@@ -62,7 +67,12 @@ async def open_tagger(config: ServerConfig) -> AsyncIterator[Tagger]:
     app = App(config, announce=lambda _: None)
     try:
         await app.manager.find(config.repositories)
-        await app.manager.load(app.manager.model(None).name)
+        try:
+            name = app.manager.model(None).name
+        except NoDefaultModel as error:
+            several = ", ".join(error.known) or "none that can be used"
+            raise InvalidField("--model", f"name one of the models: {several}") from error
+        await app.manager.load(name)
         yield Tagger(app.inference)
     finally:
         await app.stop()

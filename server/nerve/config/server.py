@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from nerve.config.problems import parse_yaml, validate
 from nerve.errors import ConfigInvalid, Problem
@@ -15,7 +16,19 @@ from nerve.types import OffsetUnit
 
 ENV_PREFIX = "NERVE_"
 
-Port = Annotated[int, Field(ge=0, le=65535)]
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _no_flag(value: object) -> object:
+    """YAML's `yes` is true, which would count as 1."""
+    if isinstance(value, bool):
+        raise ValueError("expected a port number, got a boolean")  # noqa: TRY004  pydantic wants it
+    return value
+
+
+Port = Annotated[int, BeforeValidator(_no_flag), Field(ge=0, le=65535)]
 
 
 class ServerConfig(BaseModel):
@@ -39,7 +52,9 @@ class ServerConfig(BaseModel):
     """Do not listen for gRPC."""
     default_model: str | None = None
     """The model that routes without a name mean; by default the only one."""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = (
+        "info"
+    )
     """Least severe line that is logged (to stderr)."""
     offset_unit: OffsetUnit | None = None
     """What start and end count where neither the request nor the model says; by default the
@@ -96,3 +111,16 @@ def load_server_config(
             lines.pop((name,), None)
     merged.update(flags)
     return validate(ServerConfig, merged, source=source, lines=lines)
+
+
+def misspelt(environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    """NERVE_ variables that name no setting but nearly do, with the nearest one.
+
+    Others are left alone: Kubernetes sets NERVE_SERVICE_HOST and the like for a service `nerve`.
+    """
+    known = [ENV_PREFIX + name.upper() for name in (*ServerConfig.model_fields, "config")]
+    found = []
+    for name in sorted(environment):
+        if name.startswith(ENV_PREFIX) and name not in known:
+            found += [(name, near) for near in difflib.get_close_matches(name, known, 1, 0.85)]
+    return found

@@ -92,6 +92,14 @@ class Batcher:
         self._waiting = [waiter for waiter in self._waiting if not waiter.future.done()]
         return len(self._waiting)
 
+    def check_room(self) -> None:
+        """Raise what `submit` would raise for a full or closed queue."""
+        if self._closed:
+            raise ModelUnloaded(self._model)
+        limit = self.limits.max_queue_size
+        if len(self._waiting) >= limit and self.queued >= limit:  # the cheap look first
+            raise QueueFull(self._model, limit)
+
     def submit(self, rows: Sequence[Row]) -> list[asyncio.Future[RowResult]]:
         """Queue all rows of a request, or none.
 
@@ -102,11 +110,7 @@ class Batcher:
             QueueFull: as many rows as allowed wait already.
             ModelUnloaded: the batcher is closed.
         """
-        if self._closed:
-            raise ModelUnloaded(self._model)
-        limit = self.limits.max_queue_size
-        if len(self._waiting) >= limit and self.queued >= limit:  # the cheap look first
-            raise QueueFull(self._model, limit)
+        self.check_room()
         loop = asyncio.get_running_loop()
         now = time.monotonic()
         waiters = [Waiter(row, now, loop.create_future()) for row in rows]

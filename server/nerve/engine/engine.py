@@ -55,7 +55,6 @@ class LocalEngine:
         self._sessions = list(sessions)
         self._batcher = Batcher(model, limits)
         self._batches = self._rows = self._tokens = self._padded = 0
-        self._counting = False
         count = sum(placement.workers for _, placement in self._sessions)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix=f"nerve-{model}")
         self._workers: list[asyncio.Task[None]] = []
@@ -64,7 +63,7 @@ class LocalEngine:
     async def open(
         cls, model: str, file: Path, config: ModelConfig, *, pad_id: int, metrics: EngineMetrics
     ) -> Self:
-        """Load the sessions and start the workers.
+        """Load the sessions. `warm` them, then `start`.
 
         Raises:
             ModelLoadFailed, RuntimeMissing: from `place` and `Session`.
@@ -99,11 +98,25 @@ class LocalEngine:
             max_queue_size=batching.max_queue_size,
         )
         sessions = await asyncio.to_thread(load)
-        engine = cls(model, sessions, limits=limits, pad_id=pad_id, metrics=metrics)
-        engine._start()
-        return engine
+        return cls(model, sessions, limits=limits, pad_id=pad_id, metrics=metrics)
 
-    def _start(self) -> None:
+    async def warm(self, rows: Sequence[Row]) -> list[FloatArray]:
+        """Run `rows` as one batch on every session, uncounted; (rows, longest, labels) of each.
+
+        Raises:
+            InferenceFailed: the runtime raised.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            return [
+                await loop.run_in_executor(self._threads, self._compute, session, rows)
+                for session, _ in self._sessions
+            ]
+        except Exception as error:
+            raise InferenceFailed(self._model, str(error)) from error
+
+    def start(self) -> None:
+        """Begin to take rows off the queue."""
         for session, placement in self._sessions:
             for _ in range(placement.workers):
                 worker = self._serve(session)
@@ -120,15 +133,19 @@ class LocalEngine:
         return self._sessions[0][0].labels
 
     @property
-    def wants_type_ids(self) -> bool:
-        """Whether rows need `type_ids`."""
-        return self._sessions[0][0].wants_type_ids
+    def inputs(self) -> frozenset[str]:
+        """Names of the graph's inputs."""
+        return self._sessions[0][0].inputs
 
     def statistics(self) -> EngineStatistics:
         """Totals so far."""
         return EngineStatistics(
             self._batches, self._rows, self._tokens, self._padded, self._batcher.queued
         )
+
+    def check_room(self) -> None:
+        """See `nerve.types.Engine.check_room`."""
+        self._batcher.check_room()
 
     async def infer(self, rows: Sequence[Row], *, deadline: float | None) -> list[RowResult]:
         """See `nerve.types.Engine.infer`."""
@@ -162,16 +179,11 @@ class LocalEngine:
         rows = [waiter.row for waiter in batch]
         logits = await loop.run_in_executor(self._threads, self._compute, session, rows)
         took = time.monotonic() - began
-        if self._counting:
-            self._count(rows, padded_tokens=logits.shape[0] * logits.shape[1], took_s=took)
+        self._count(rows, padded_tokens=logits.shape[0] * logits.shape[1], took_s=took)
         for waiter, scores in zip(batch, logits, strict=True):
             # A copy, so that one row kept by a slow client does not hold the whole batch.
             own = scores[: len(waiter.row.ids)].copy()
             waiter.settle(RowResult(own, queue_s=began - waiter.arrived, inference_s=took))
-
-    def start_counting(self) -> None:
-        """Count from here on: what ran before was warm-up and says nothing of the traffic."""
-        self._counting = True
 
     def _count(self, rows: Sequence[Row], *, padded_tokens: int, took_s: float) -> None:
         tokens = sum(len(row.ids) for row in rows)
@@ -199,8 +211,10 @@ class LocalEngine:
                 waiter.fail(InferenceFailed(self._model, str(error)))
 
     async def aclose(self) -> None:
-        """Stop the workers; a run in progress ends in its thread, rows that wait fail."""
+        """Stop the workers; a run in progress is broken off, rows that wait fail."""
         self._batcher.close()
+        for session, _ in self._sessions:
+            session.terminate()
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)

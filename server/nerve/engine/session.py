@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -40,17 +41,14 @@ def require_runtime() -> ModuleType:
     """
     try:
         import onnxruntime  # noqa: PLC0415  heavy, optional, and its absence is an answer
+    except ModuleNotFoundError as error:
+        raise RuntimeMissing("" if error.name == "onnxruntime" else str(error)) from error
     except ImportError as error:
-        raise RuntimeMissing from error
+        raise RuntimeMissing(str(error)) from error
     if not hasattr(onnxruntime, "InferenceSession"):  # a leftover folder after an uninstall
-        raise RuntimeMissing
+        raise RuntimeMissing("")
     module: ModuleType = onnxruntime
     return module
-
-
-def runtime_version() -> str:
-    """ONNX Runtime's version."""
-    return str(require_runtime().__version__)
 
 
 def gpu_devices() -> list[int]:
@@ -94,6 +92,7 @@ class Session:
         self._session = _open(
             model, gpu=gpu, graph_level=graph_level, intra_op_threads=intra_op_threads
         )
+        self._running: set[Any] = set()  # RunOptions of runs in progress
         self._inputs = {each.name: each.type for each in self._session.get_inputs()}
         self._check_inputs()
         self._output, self.labels = self._find_logits()
@@ -137,9 +136,9 @@ class Session:
         return output.name, last if isinstance(last, int) and last > 0 else None
 
     @property
-    def wants_type_ids(self) -> bool:
-        """Whether the graph reads token_type_ids."""
-        return "token_type_ids" in self._inputs
+    def inputs(self) -> frozenset[str]:
+        """Names of the graph's inputs."""
+        return frozenset(self._inputs)
 
     def run(self, ids: IntArray, mask: IntArray, type_ids: IntArray | None) -> FloatArray:
         """Run one padded batch in this thread.
@@ -162,16 +161,27 @@ class Session:
             else:
                 value = np.zeros_like(ids) if type_ids is None else type_ids
             feed[name] = np.ascontiguousarray(value, dtype=_INPUT_TYPES[kind])
-        logits = self._session.run([self._output], feed)[0]
+        options = require_runtime().RunOptions()
+        self._running.add(options)
+        try:
+            logits = self._session.run([self._output], feed, options)[0]
+        finally:
+            self._running.discard(options)
         if logits.ndim != 3 or logits.shape[:2] != ids.shape:
             raise ValueError(
                 f"output {self._output!r} has shape {logits.shape} for an input of {ids.shape}"
             )
         return np.asarray(logits, dtype=np.float32)
 
+    def terminate(self) -> None:
+        """Break off the runs in progress, in whatever threads they are; they raise."""
+        for options in tuple(self._running):
+            options.terminate = True
+
 
 def _open(model: Path, *, gpu: int | None, graph_level: GraphLevel, intra_op_threads: int) -> Any:  # noqa: ANN401  the runtime ships no types
     runtime = require_runtime()
+    _check_file(model)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1
@@ -189,9 +199,12 @@ def _open(model: Path, *, gpu: int | None, graph_level: GraphLevel, intra_op_thr
             runtime.preload_dlls()
         providers = [("CUDAExecutionProvider", {"device_id": gpu}), "CPUExecutionProvider"]
     try:
-        session = runtime.InferenceSession(str(model), options, providers=providers)
+        # Without fallback: a GPU model must not move to the CPU behind our back.
+        session = runtime.InferenceSession(
+            str(model), options, providers=providers, enable_fallback=0
+        )
     except Exception as error:
-        raise ModelLoadFailed(f"{model.name} cannot be loaded: {_told(error, model)}") from error
+        raise ModelLoadFailed(f"{model.name} cannot be loaded: {_told(error)}") from error
     if gpu is not None and "CUDAExecutionProvider" not in session.get_providers():
         # The runtime falls back to the CPU with only a log line; that is not what was asked for.
         raise ModelLoadFailed(
@@ -201,10 +214,19 @@ def _open(model: Path, *, gpu: int | None, graph_level: GraphLevel, intra_op_thr
     return session
 
 
-def _told(error: Exception, model: Path) -> str:
-    """The runtime's message without the server's paths: clients see the reason of a failed load."""
-    text = str(error)
-    folders = {str(model.absolute().parent), str(model.resolve().parent)}
-    for folder in sorted(folders, key=len, reverse=True):
-        text = text.replace(folder, "…")
-    return text
+def _check_file(model: Path) -> None:
+    """What people often have in place of a graph, said better than the runtime does."""
+    try:
+        with model.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise ModelLoadFailed(f"{model.name} cannot be read: {error.strerror}") from error
+    if head.startswith(b"version https://git-lfs"):
+        raise ModelLoadFailed(f"{model.name} is only a Git LFS pointer; run `git lfs pull`")
+    if not head:
+        raise ModelLoadFailed(f"{model.name} is an empty file")
+
+
+def _told(error: Exception) -> str:
+    """The runtime's message without the server's folders: clients see why a load failed."""
+    return re.sub(r"(?<![\w.…])/(?:[^/\s\"':]+/)+", "…/", str(error))

@@ -24,6 +24,7 @@ TABLE: Final[dict[type[errors.NerveError], Outcome]] = {
     errors.NerveError: Outcome(500, "INTERNAL", 500, "Backend"),
     errors.InvalidRequest: Outcome(400, "INVALID_ARGUMENT", 400, "Validation"),
     errors.MalformedBody: Outcome(400, "INVALID_ARGUMENT", 400, "Validation"),
+    errors.MalformedMessage: Outcome(400, "INVALID_ARGUMENT", 400, "Validation"),
     errors.InvalidField: Outcome(422, "INVALID_ARGUMENT", 422, "Validation"),
     errors.EmptyInput: Outcome(422, "INVALID_ARGUMENT", 400, "Empty"),
     errors.TooManyInputs: Outcome(413, "INVALID_ARGUMENT", 413, "Validation"),

@@ -54,6 +54,10 @@ class TextTokenizer:
         self._lock = threading.Lock()
         tokenizer.enable_truncation(max_tokens, stride=stride or 0, direction=side.value)
 
+    def at_hand(self, cut: CutOptions) -> bool:
+        """Whether `encode` starts at once; else it first makes a tokenizer for that side."""
+        return self.stride is not None or (cut.side or self.side) in self._by_side
+
     def encode(self, text: str, cut: CutOptions) -> EncodedText:
         """Turn one text into one row, or into windows where a stride is configured.
 
@@ -208,6 +212,11 @@ def read_json_object(file: Path | None) -> dict[str, object]:
     return value
 
 
+def positions_after_padding(model_config: Mapping[str, object]) -> bool:
+    """Whether config.json names a model whose first position id is the pad id plus one."""
+    return model_config.get("model_type") in _POSITIONS_AFTER_PADDING
+
+
 def _allowed_length(
     tokenizer_config: Mapping[str, object], model_config: Mapping[str, object]
 ) -> int:
@@ -219,7 +228,7 @@ def _allowed_length(
     positions = model_config.get("max_position_embeddings")
     if isinstance(positions, int) and positions > 0:
         pad = model_config.get("pad_token_id", 1)
-        if model_config.get("model_type") in _POSITIONS_AFTER_PADDING and isinstance(pad, int):
+        if positions_after_padding(model_config) and isinstance(pad, int):
             positions -= pad + 1
         limits.append(positions)
     return min(limits, default=DEFAULT_MAX_LENGTH)

@@ -7,6 +7,7 @@ repository path that is itself one model folder. External data files lie beside 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ SIDE_FILES = ("tokenizer.json", "config.json", "tokenizer_config.json", "special
 MAX_DEPTH = 4
 """Levels below a repository that matter: model/version/onnx/model.onnx."""
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".h5", ".msgpack")
+"""Endings of models that are not exported yet."""
 _IGNORED = re.compile(r"\..*|.*~|.*\.(swp|swx|tmp|part|crdownload)|lost\+found|__pycache__")
 
 
@@ -57,7 +60,9 @@ def scan(repository: Path) -> Folder:
         RepositoryInvalid: there is no such folder, or it cannot be read.
     """
     if not repository.exists():
-        raise RepositoryInvalid(str(repository), "there is no such folder")
+        raise RepositoryInvalid(
+            str(repository), "there is no such folder; name one: nerve serve FOLDER"
+        )
     if not repository.is_dir():
         raise RepositoryInvalid(str(repository), "is a file, expected a folder of models")
     root = repository.resolve()
@@ -125,21 +130,31 @@ def read_models(root: Folder) -> list[ModelFiles]:
 
 
 def _is_model(root: Folder) -> bool:
-    """Whether a repository path is itself one model's folder."""
-    if any(name.endswith(".onnx") for name in root.files):
-        return True
-    # `onnx` and `1` could as well be the names of models
-    side_files = any(name in root.files for name in (*SIDE_FILES, *CONFIG_FILES))
+    """Whether a repository path is itself one model's folder, even one that cannot be served.
+
+    A lone .onnx file among model folders does not make it one; `onnx` and `1` could as well be
+    the names of models.
+    """
+    names = {*root.files, *root.faults}
+    side_files = any(name in names for name in (*SIDE_FILES, *CONFIG_FILES))
+    if any(name.endswith((".onnx", *_WEIGHTS)) for name in names):
+        return side_files or not any(map(_has_graph, root.folders.values()))
     return side_files and (_has_graph(root) or any(map(version_number, root.folders)))
 
 
 def read_model(folder: Folder) -> ModelFiles:
     """One model folder."""
-    name = folder.path.name
-    config = next((folder.files[each] for each in CONFIG_FILES if each in folder.files), None)
+    # a name that is no UTF-8 must still be one that can be listed
+    name = os.fsencode(folder.path.name).decode("utf-8", "backslashreplace")
+    configs = [folder.files[each] for each in CONFIG_FILES if each in folder.files]
+    config = configs[0] if configs else None
     versions: dict[int, VersionFiles] = {}
     warnings = []
     problem = folder.problem
+    if faults := [folder.faults[each] for each in CONFIG_FILES if each in folder.faults]:
+        problem = faults[0]  # never served without what it says
+    if len(configs) > 1:
+        problem = f"both {' and '.join(CONFIG_FILES)} are there; remove one"
     if not NAME_PATTERN.fullmatch(name):
         problem = (
             f"{name!r} cannot be a model name: letters, digits, '.', '_' and '-' only, "
@@ -162,12 +177,21 @@ def read_model(folder: Folder) -> ModelFiles:
     elif _has_graph(folder):
         versions[1] = _read_version(1, folder, folder)
     if not versions and not problem:
-        faults = "; ".join(folder.faults.values())
-        problem = faults or (
-            f"no {MODEL_FILE} found; expected {name}/<version>/{MODEL_FILE}, {name}/{MODEL_FILE} "
-            f"or {name}/onnx/{MODEL_FILE}"
-        )
+        linked = next(iter(folder.faults.values()), "")
+        problem = linked or _no_graph(name, folder)
     return ModelFiles(name, folder.path, config, versions, problem, tuple(warnings))
+
+
+def _no_graph(name: str, folder: Folder) -> str:
+    """What to say of a folder without a graph."""
+    expected = f"{name}/<version>/{MODEL_FILE}, {name}/{MODEL_FILE} or {name}/onnx/{MODEL_FILE}"
+    weights = next((each for each in folder.files if each.endswith(_WEIGHTS)), None)
+    if weights is None:
+        return f"no {MODEL_FILE} found; expected {expected}"
+    return (
+        f"no {MODEL_FILE}, only {weights}; export the model to ONNX "
+        "(optimum-cli export onnx --model … --task token-classification …)"
+    )
 
 
 def version_number(name: str) -> int:

@@ -118,10 +118,16 @@ class ModelManager:
             files, *others = found[name]
             model = self._models[name] = Model(name, files)
             if others:
-                places = " and ".join(str(each.path.parent) for each in found[name])
-                model.reason = f"is in two repositories ({places}); remove or rename one"
+                names = ", ".join(each.path.parent.name for each in found[name])
+                model.reason = f"is in several repositories ({names}); remove or rename one"
             elif files.problem:
                 model.reason = files.problem
+
+        if not found:
+            shown = ", ".join(str(repository) for repository in repositories)
+            log.warning("there is no model folder in %s", shown)
+        if self._default is not None and self._default not in self._models:
+            log.error("--default-model: %s", ModelNotFound(self._default, sorted(self._models)))
 
     async def load_all(self) -> None:
         """Load every model that was found; those that fail are listed with their reason."""

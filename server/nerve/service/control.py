@@ -80,11 +80,13 @@ class ControlService:
 
     def __init__(self, manager: ModelManager) -> None:
         self._manager = manager
+        self.draining = False
+        """Set when the server stops: it finishes what it has and wants nothing more."""
 
     @property
     def ready(self) -> bool:
         """Whether the server should get traffic."""
-        return self._manager.ready
+        return self._manager.ready and not self.draining
 
     def states(self) -> dict[str, str]:
         """State of every model, by name."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from nerve.config.server import ServerConfig, load_server_config
+from nerve.config.server import ServerConfig, load_server_config, misspelt
 from nerve.errors import ConfigInvalid
 from nerve.types import OffsetUnit
 
@@ -43,7 +43,7 @@ INVALID: dict[str, list[str]] = {
     "grpc_port": ["-1", "65536", "x"],
     "disable_grpc": ["maybe"],
     "default_model": [],
-    "log_level": ["trace", "INFO"],
+    "log_level": ["trace", "loud"],
     "offset_unit": ["bytes"],
     "request_timeout_s": ["0", "-1", "x", "nan"],
     "body_timeout_s": ["0", "-1", "nan"],
@@ -192,3 +192,24 @@ def test_every_field_is_described() -> None:
     assert ServerConfig.__doc__
     for name, field in ServerConfig.model_fields.items():
         assert field.description, name
+
+
+def test_a_level_in_upper_case_is_the_same() -> None:
+    assert load_server_config({}, {"NERVE_LOG_LEVEL": "INFO"}, None).log_level == "info"
+
+
+def test_yes_is_no_port(tmp_path: Path) -> None:
+    file = tmp_path / "nerve.yaml"
+    file.write_text("http_port: yes\n")
+    with pytest.raises(ConfigInvalid, match="http_port: expected a port number, got a boolean"):
+        load_server_config({}, {}, file)
+
+
+def test_misspelt_variables_are_found_and_those_of_kubernetes_left_alone() -> None:
+    ours = "NERVE_HTTP_PROT NERVE_MAX_INPUT NERVE_HTTP_PORT NERVE_CONFIG"
+    others = "NERVE_SERVICE_HOST NERVE_PORT NERVE_PORT_8080_TCP_ADDR HTTP_PROT"
+    given = dict.fromkeys(f"{ours} {others}".split(), "1")
+    assert misspelt(given) == [
+        ("NERVE_HTTP_PROT", "NERVE_HTTP_PORT"),
+        ("NERVE_MAX_INPUT", "NERVE_MAX_INPUTS"),
+    ]

@@ -47,7 +47,7 @@ class FakeSession:
 
     device = "cpu"
     labels = 2
-    wants_type_ids = True
+    inputs = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 
     def __init__(self) -> None:
         self.runs: list[list[list[int]]] = []
@@ -64,6 +64,10 @@ class FakeSession:
         if BAD in ids:
             raise RuntimeError(f"id {BAD} is out of range")
         return np.stack([ids, mask], axis=-1).astype(np.float32)
+
+    def terminate(self) -> None:
+        """Runs here are broken off by opening the gate."""
+        self.gate.set()
 
     async def entered(self) -> None:
         """Wait for the next run to begin."""
@@ -103,8 +107,7 @@ async def serving(
         pad_id=PAD,
         metrics=EngineMetrics(registry or CollectorRegistry()),
     )
-    engine._start()
-    engine.start_counting()
+    engine.start()
     try:
         yield engine
     finally:
@@ -124,7 +127,7 @@ async def opened(
         pad_id=pad_id,
         metrics=EngineMetrics(CollectorRegistry()),
     )
-    engine.start_counting()
+    engine.start()
     try:
         yield engine
     finally:
@@ -223,18 +226,24 @@ async def test_rows_of_concurrent_callers_share_a_run() -> None:
         assert registry.get_sample_value(name, {"model": "ner"}) == value
 
 
-async def test_warm_up_is_not_counted(table_graph: Callable[..., Path], tmp_path: Path) -> None:
-    """Statistics and metrics begin with the traffic."""
-    file = table_graph(tmp_path / "model.onnx", np.zeros((4, 2), dtype=np.float32))
+async def test_warm_up_reaches_every_session_and_is_not_counted() -> None:
+    """Statistics and metrics begin with the traffic; a second device is not cold at READY."""
+    sessions = [FakeSession(), FakeSession()]
     registry = CollectorRegistry()
-    engine = await LocalEngine.open(
-        "ner", file, ModelConfig(), pad_id=0, metrics=EngineMetrics(registry)
+    engine = LocalEngine(
+        "ner",
+        [(cast("Session", session), Placement(None, 1)) for session in sessions],
+        limits=BatchLimits(8, 1 << 20, 0.0, 8),
+        pad_id=PAD,
+        metrics=EngineMetrics(registry),
     )
     try:
-        await engine.infer([row(1, 2)], deadline=None)
+        logits = await engine.warm([row(1, 2), row(1, 2)])
+        assert [each.shape for each in logits] == [(2, 2, 2), (2, 2, 2)]
+        assert [len(session.runs) for session in sessions] == [1, 1]
         assert (engine.statistics().rows, engine.statistics().mean_batch_size) == (0, 0.0)
         assert registry.get_sample_value("nerve_tokens_total", {"model": "ner"}) is None
-        engine.start_counting()
+        engine.start()
         await engine.infer([row(1, 2)], deadline=None)
         assert engine.statistics().rows == 1
         assert registry.get_sample_value("nerve_tokens_total", {"model": "ner"}) == 2
@@ -488,12 +497,14 @@ async def test_open_tells_what_the_graph_is(
 ) -> None:
     table = np.zeros((4, 7), dtype=np.float32)
     async with opened(table_graph(tmp_path / "a.onnx", table)) as engine:
-        assert (engine.device, engine.labels, engine.wants_type_ids) == ("cpu", 7, False)
+        assert (engine.device, engine.labels) == ("cpu", 7)
+        assert "token_type_ids" not in engine.inputs
     file = table_graph(tmp_path / "b.onnx", table, states_labels=False)
     async with opened(file) as engine:
         assert engine.labels is None
     async with opened(MODELS / "bert" / "model.onnx") as engine:
-        assert (engine.labels, engine.wants_type_ids) == (9, True)
+        assert engine.labels == 9
+        assert "token_type_ids" in engine.inputs
 
 
 @pytest.mark.parametrize(

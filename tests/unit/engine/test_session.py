@@ -14,7 +14,7 @@ import pytest
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from nerve.config.model import GraphLevel
-from nerve.engine.session import Session, gpu_devices, runtime_version
+from nerve.engine.session import Session, gpu_devices
 from nerve.errors import ModelLoadFailed
 from nerve.types import FloatArray, IntArray
 
@@ -126,7 +126,7 @@ def test_inputs_are_bound_by_name_and_cast(tmp_path: Path, order: list[str], kin
         for name in order
     ]
     session = opened(echo(tmp_path, inputs))
-    assert session.wants_type_ids is ("token_type_ids" in order)
+    assert session.inputs == set(order)
     assert session.labels == len(order)
     given = {
         "input_ids": IDS,
@@ -286,13 +286,19 @@ def test_an_input_of_another_type(tmp_path: Path, kind: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"not a graph", b"version https://git-lfs.github.com/spec/v1\n", b"\x08\x08"]
+    ("content", "words"),
+    [
+        (b"", "is an empty file"),
+        (b"not a graph", "cannot be loaded: "),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is only a Git LFS pointer"),
+        (b"\x08\x08", "cannot be loaded: "),
+    ],
 )
-def test_a_broken_file(tmp_path: Path, content: bytes) -> None:
+def test_a_broken_file(tmp_path: Path, content: bytes, words: str) -> None:
     """Empty, no graph at all, a pointer that git-lfs left."""
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
-    with pytest.raises(ModelLoadFailed, match=r"^model\.onnx cannot be loaded: "):
+    with pytest.raises(ModelLoadFailed, match=rf"^model\.onnx {words}"):
         opened(path)
 
 
@@ -324,7 +330,7 @@ def test_a_reason_does_not_show_where_the_server_keeps_its_files(
 
 
 def test_a_file_that_is_gone(tmp_path: Path) -> None:
-    with pytest.raises(ModelLoadFailed, match=r"^model\.onnx cannot be loaded: "):
+    with pytest.raises(ModelLoadFailed, match=r"^model\.onnx cannot be read: "):
         opened(tmp_path / "model.onnx")
 
 
@@ -413,4 +419,3 @@ def test_a_gpu_that_is_not_there_is_a_reason_not_a_fallback(tmp_path: Path) -> N
 
 def test_device_and_runtime(tmp_path: Path) -> None:
     assert opened(echo(tmp_path, [("input_ids", INT64)])).device == "cpu"
-    assert re.match(r"\d+\.\d+", runtime_version())

@@ -495,3 +495,39 @@ def test_links_to_folders_above_end(tmp_path: Path) -> None:
     folder = scan(tmp_path).folders["m"]
     assert list(folder.folders) == ["1"]
     assert "is a link to a folder that it lies in" in folder.faults["up0"]
+
+
+def test_a_config_that_cannot_be_read_is_never_left_out(tmp_path: Path) -> None:
+    """It may hold what the model must not be served without."""
+    for name in ("linked", "twice"):
+        (tmp_path / "repository" / name).mkdir(parents=True)
+        (tmp_path / "repository" / name / "model.onnx").touch()
+    (tmp_path / "outside.yaml").touch()
+    (tmp_path / "repository" / "linked" / "config.yaml").symlink_to(tmp_path / "outside.yaml")
+    (tmp_path / "repository" / "twice" / "config.yaml").touch()
+    (tmp_path / "repository" / "twice" / "config.yml").touch()
+    found = {model.name: model.problem for model in read_models(scan(tmp_path / "repository"))}
+    assert "config.yaml is a link that leads out of the repository" in found["linked"]
+    assert found["twice"] == "both config.yaml and config.yml are there; remove one"
+
+
+def test_a_lone_graph_among_models_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "old.onnx").touch()
+    (tmp_path / "ner").mkdir()
+    (tmp_path / "ner" / "model.onnx").touch()
+    assert [model.name for model in read_models(scan(tmp_path))] == ["ner"]
+
+
+def test_one_model_s_folder_that_cannot_be_served_is_still_listed(tmp_path: Path) -> None:
+    """Not exported yet; or every file a link into the hub's cache."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "config.json").touch()
+    (tmp_path / "raw" / "model.safetensors").touch()
+    (raw,) = read_models(scan(tmp_path / "raw"))
+    assert raw.problem.startswith("no model.onnx, only model.safetensors; export the model")
+    (tmp_path / "blob").touch()
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "model.onnx").symlink_to(tmp_path / "blob")
+    (tmp_path / "hub" / "tokenizer.json").symlink_to(tmp_path / "blob")
+    (hub,) = read_models(scan(tmp_path / "hub"))
+    assert "model.onnx is a link that leads out of the repository" in hub.problem

@@ -7,15 +7,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError, Message
 
 from nerve._proto.encoderfile import metadata_pb2 as metadata
 from nerve._proto.encoderfile import token_classification_pb2 as pb
 from nerve._proto.encoderfile import token_pb2
 from nerve.config.server import ServerConfig
-from nerve.errors import NerveError, ServerFault
+from nerve.errors import MalformedMessage, NerveError, ServerFault
 from nerve.frontend.encoderfile_wording import wording
 from nerve.frontend.grpc.server import abort, observed
 from nerve.metrics import RequestMetrics
+from nerve.offload import INLINE_BYTES, offload, small_answer
 from nerve.service.inference import Call, InferenceService
 from nerve.types import OffsetUnit, TokenTags
 
@@ -24,7 +26,7 @@ MODEL_KEY = "model-name"
 VERSION_KEY = "model-version"
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # a string: generic in the stubs only
-AnswerT = TypeVar("AnswerT")
+RequestT = TypeVar("RequestT", bound=Message)
 
 
 class EncoderfileService:
@@ -41,24 +43,31 @@ class EncoderfileService:
             SERVICE,
             {
                 "Predict": grpc.unary_unary_rpc_method_handler(
-                    self._answer(self._predict),
-                    request_deserializer=pb.TokenClassificationRequest.FromString,
-                    response_serializer=pb.TokenClassificationResponse.SerializeToString,
+                    self._answer(pb.TokenClassificationRequest, self._predict)
                 ),
                 "GetModelMetadata": grpc.unary_unary_rpc_method_handler(
-                    self._answer(self._metadata),
-                    request_deserializer=metadata.GetModelMetadataRequest.FromString,
-                    response_serializer=metadata.GetModelMetadataResponse.SerializeToString,
+                    self._answer(metadata.GetModelMetadataRequest, self._metadata)
                 ),
             },
         )
 
     def _answer(
-        self, method: Callable[[Any, Context], Awaitable[AnswerT]]
-    ) -> Callable[[Any, Context], Awaitable[AnswerT]]:
-        async def answer(request: Any, context: Context) -> AnswerT:  # noqa: ANN401  by method
+        self,
+        message: type[RequestT],
+        method: Callable[[RequestT, Context], Awaitable[bytes]],
+    ) -> Callable[[bytes, Context], Awaitable[bytes]]:
+        """Parse, answer, and turn errors into statuses.
+
+        Bytes in and out, not grpc's own (de)serializers: those run on the event loop whatever the
+        size, and a message that cannot be read would be UNKNOWN with a traceback.
+        """
+
+        async def answer(body: bytes, context: Context) -> bytes:
             async with observed(self._metrics, "encoderfile-grpc"):
                 try:
+                    request = await offload(
+                        lambda: _parse(message, body), inline=len(body) <= INLINE_BYTES
+                    )
                     return await method(request, context)
                 except NerveError as error:
                     return await abort(context, error, wording(error))
@@ -68,9 +77,7 @@ class EncoderfileService:
 
         return answer
 
-    async def _predict(
-        self, request: pb.TokenClassificationRequest, context: Context
-    ) -> pb.TokenClassificationResponse:
+    async def _predict(self, request: pb.TokenClassificationRequest, context: Context) -> bytes:
         model, version = _target(context)
         left = context.time_remaining()
         call = Call(
@@ -82,21 +89,33 @@ class EncoderfileService:
         info, answer = await self._inference.tokens(
             call, list(request.inputs), offset_unit=None, default_unit=OffsetUnit.BYTE
         )
-        return pb.TokenClassificationResponse(
-            results=[_result(tags, info.labels) for tags in answer.texts],
-            model_id=info.name,
-            metadata=dict(request.metadata),
-        )
+
+        def write() -> bytes:
+            return pb.TokenClassificationResponse(
+                results=[_result(tags, info.labels) for tags in answer.texts],
+                model_id=info.name,
+                metadata=dict(request.metadata),
+            ).SerializeToString()
+
+        small = small_answer(len(request.inputs), answer.statistics.tokens)
+        return await offload(write, inline=small)
 
     async def _metadata(
         self, _request: metadata.GetModelMetadataRequest, context: Context
-    ) -> metadata.GetModelMetadataResponse:
+    ) -> bytes:
         info = self._inference.info(*_target(context))
         return metadata.GetModelMetadataResponse(
             model_id=info.name,
             model_type=metadata.TOKEN_CLASSIFICATION,
             id2label=dict(enumerate(info.labels)),
-        )
+        ).SerializeToString()
+
+
+def _parse(message: type[RequestT], body: bytes) -> RequestT:
+    try:
+        return message.FromString(body)
+    except DecodeError as error:
+        raise MalformedMessage(message.DESCRIPTOR.full_name) from error
 
 
 def _target(context: Context) -> tuple[str | None, str | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from nerve.errors import (
 from nerve.frontend.http.body import OffsetUnitName, json_kind, parse, read_body
 from nerve.frontend.http.dialect import Dialect, Route, answer_headers, json_response, retry_headers
 from nerve.frontend.status import outcome
+from nerve.offload import offload, small_answer
 from nerve.service.inference import Call, InferenceService, SpanRequest
 from nerve.types import CallStatistics, CutOptions, ModelInfo, OffsetUnit, Side, Span, Strategy
 
@@ -34,8 +34,6 @@ MAX_BODY_BYTES = 2_000_000
 """TEI's payload_limit."""
 CLOCK_SKEW_S = 60.0
 """A deadline further back than this tells of a wrong clock, not of a late request."""
-INLINE_TOKENS = 2048
-"""Answers up to this length are written on the event loop."""
 
 
 def flatten(value: object) -> list[str]:
@@ -235,9 +233,8 @@ class BasetenDialect(Dialect):
             headers.update(_compute_headers(info, answer.statistics, asked.inputs, arrived))
             return json_response(body, headers=headers)
 
-        if answer.statistics.tokens <= INLINE_TOKENS:
-            return write()
-        return await asyncio.to_thread(write)
+        small = small_answer(len(asked.inputs), answer.statistics.tokens)
+        return await offload(write, inline=small)
 
     def error(self, error: NerveError) -> web.Response:
         """`{"error", "error_type"}`, in TEI's words where it has some."""

@@ -11,13 +11,11 @@ from aiohttp.http_exceptions import BadHttpMessage
 from pydantic import BaseModel, ValidationError
 
 from nerve.errors import BodyTimeout, BodyTooLarge, InvalidField, MalformedBody
+from nerve.offload import INLINE_BYTES, offload
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
 OffsetUnitName = Literal["codepoint", "byte", "utf16"]
 """Values of `nerve.types.OffsetUnit`; requests are checked strictly, which takes no enum."""
-INLINE_BYTES = 64 * 1024
-"""Bodies up to this size are parsed on the event loop."""
-
 _JSON_KINDS = {
     type(None): "null", bool: "a boolean", int: "a number", float: "a number",
     str: "a string", list: "a list", dict: "an object",
@@ -58,9 +56,7 @@ async def parse(body: bytes, model: type[RequestT]) -> RequestT:
         MalformedBody: no JSON (invalid UTF-8 and lone surrogates included).
         InvalidField: the first field that is wrong, by path.
     """
-    if len(body) <= INLINE_BYTES:
-        return check(load_json(body), model)
-    return await asyncio.to_thread(lambda: check(load_json(body), model))
+    return await offload(lambda: check(load_json(body), model), inline=len(body) <= INLINE_BYTES)
 
 
 def load_json(body: bytes) -> object:

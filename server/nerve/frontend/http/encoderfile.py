@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import time
@@ -22,7 +21,6 @@ from nerve.errors import (
 )
 from nerve.frontend.encoderfile_wording import wording
 from nerve.frontend.http.body import (
-    INLINE_BYTES,
     OffsetUnitName,
     check,
     load_json,
@@ -37,11 +35,9 @@ from nerve.frontend.http.dialect import (
     text_response,
 )
 from nerve.frontend.status import outcome
+from nerve.offload import INLINE_BYTES, offload, small_answer
 from nerve.service.inference import Call, InferenceService
 from nerve.types import ModelInfo, OffsetUnit, TokenTags
-
-INLINE_TOKENS = 512
-"""Answers up to this length are written on the event loop."""
 
 TEXTS: dict[type[NerveError], str] = {
     UnsupportedMediaType: "Expected request with `Content-Type: application/json`",
@@ -272,10 +268,7 @@ class EncoderfileDialect(Dialect):
             limit_bytes=self._config.max_body_bytes,
             timeout_s=self._config.body_timeout_s,
         )
-        if len(body) <= INLINE_BYTES:
-            asked = parse_request(body)
-        else:
-            asked = await asyncio.to_thread(parse_request, body)
+        asked = await offload(lambda: parse_request(body), inline=len(body) <= INLINE_BYTES)
         call = Call(
             request.match_info.get("model"),
             request.match_info.get("version"),
@@ -290,10 +283,9 @@ class EncoderfileDialect(Dialect):
         )
         statistics = answer.statistics
         headers = answer_headers(info, statistics.truncated_texts)
-        if statistics.tokens <= INLINE_TOKENS:
-            return json_response(render(info, answer.texts, asked.metadata), headers=headers)
-        return await asyncio.to_thread(
-            lambda: json_response(render(info, answer.texts, asked.metadata), headers=headers)
+        return await offload(
+            lambda: json_response(render(info, answer.texts, asked.metadata), headers=headers),
+            inline=small_answer(len(asked.inputs), statistics.tokens),
         )
 
     def error(self, error: NerveError) -> web.Response:

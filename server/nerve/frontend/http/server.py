@@ -27,7 +27,9 @@ PREFIXES: Final = (
 )
 """Where hosted deployments have the routes, so that changing the host is all of a migration."""
 BACKLOG: Final = 2048
-WRITE_TIMEOUT_S: Final = 5.0
+KEEPALIVE_S: Final = 75.0
+"""How long a connection may be idle, or take to send the head of its first request."""
+WRITE_TIMEOUT_S: Final = 2.0
 """How long a slow client may take, when the server stops, to read an answer that is ready."""
 ECHOED: Final = ("x-request-id", "x-baseten-customer-request-id")
 """Request headers that come back as they are, so that logs of both sides can be joined."""
@@ -133,11 +135,13 @@ def build_app(dialects: Sequence[Dialect], metrics: RequestMetrics) -> web.Appli
 def _unserved(
     request: web.Request, error: web.HTTPException, dialect: Dialect
 ) -> web.StreamResponse:
-    message = f"{request.method} {shown(request.path)} is not served; see GET /docs"
+    if not isinstance(error, web.HTTPMethodNotAllowed):
+        message = f"{shown(request.path)} is not served; see GET /docs"
+        return dialect.fallback(error.status, message)
+    allowed = ",".join(sorted(error.allowed_methods))
+    message = f"{shown(request.path)} does not take {request.method}; use {allowed}"
     response = dialect.fallback(error.status, message)
-    if isinstance(error, web.HTTPMethodNotAllowed):
-        allowed = ",".join(sorted(error.allowed_methods))
-        response.headers["Allow"] = allowed
+    response.headers["Allow"] = allowed
     return response
 
 
@@ -172,6 +176,7 @@ class HttpServer:
             # After a refused body the rest is read and dropped for so long, so that the client
             # can read the answer before the connection ends.
             lingering_time=2.0,
+            keepalive_timeout=KEEPALIVE_S,
             logger=_protocol_log(),
         )
         self._site: web.TCPSite | None = None
