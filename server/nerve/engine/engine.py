@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 
 def pad(rows: Sequence[Row], pad_id: int) -> tuple[IntArray, IntArray, IntArray | None]:
     """Ragged rows -> ids, attention mask, type ids (None when all zero), each (rows, longest)."""
+    if len(rows) == 1:  # the usual batch of an idle server needs no padding
+        (row,) = rows
+        ids = row.ids[None]
+        return ids, np.ones_like(ids), None if row.type_ids is None else row.type_ids[None]
     lengths = np.array([len(row.ids) for row in rows])
     mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
     filled = mask.astype(np.bool_)
@@ -181,8 +185,9 @@ class LocalEngine:
         took = time.monotonic() - began
         self._count(rows, padded_tokens=logits.shape[0] * logits.shape[1], took_s=took)
         for waiter, scores in zip(batch, logits, strict=True):
-            # A copy, so that one row kept by a slow client does not hold the whole batch.
-            own = scores[: len(waiter.row.ids)].copy()
+            own = scores[: len(waiter.row.ids)]
+            if len(batch) > 1:  # one row kept by a slow client must not hold the whole batch
+                own = own.copy()
             waiter.settle(RowResult(own, queue_s=began - waiter.arrived, inference_s=took))
 
     def _count(self, rows: Sequence[Row], *, padded_tokens: int, took_s: float) -> None:

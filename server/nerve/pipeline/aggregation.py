@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from nerve.types import BoolArray, FloatArray, IntArray, Strategy
+
+FEW_GROUPS: Final = 16
+"""Up to so many groups are averaged one by one: fewer steps than sorting them by length."""
 
 
 class LabelScheme:
@@ -33,9 +36,16 @@ class LabelScheme:
             [numbers.setdefault(tag, len(numbers)) for _, tag in split], dtype=np.int64
         )
         self.opens: BoolArray = np.array([prefix == "B" for prefix, _ in split])
+        # the default, asked for by nearly every request
+        self._outside = {each: self._ignored({"O"}, of_groups=each) for each in (True, False)}
 
     def ignored(self, names: Collection[str], *, of_groups: bool) -> BoolArray:
         """(labels,) True where the label, or the group it would name, is in `names`."""
+        if len(names) == 1 and "O" in names:
+            return self._outside[of_groups]
+        return self._ignored(names, of_groups=of_groups)
+
+    def _ignored(self, names: Collection[str], *, of_groups: bool) -> BoolArray:
         return np.array([name in names for name in (self.groups if of_groups else self.labels)])
 
 
@@ -128,6 +138,11 @@ def word_scores(
 def group_means(score: FloatArray, first: IntArray, count: IntArray) -> FloatArray:
     """(groups,) float32 means of runs of items, with the bits of one `np.add.reduce` a run."""
     means = np.empty(len(first), dtype=np.float32)
+    if len(first) <= FEW_GROUPS:
+        for group, (start, size) in enumerate(zip(first.tolist(), count.tolist(), strict=True)):
+            total = np.add.reduce(score[start : start + size])
+            means[group] = np.float64(total) / size  # stored as float32
+        return means
     for size in np.unique(count):
         which = np.flatnonzero(count == size)
         # numpy adds pairwise along a contiguous axis: a matrix of equal runs keeps the bits

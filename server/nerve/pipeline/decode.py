@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from nerve.pipeline.aggregation import (
     LabelScheme,
@@ -28,6 +30,8 @@ from nerve.types import (
     Strategy,
     TokenTags,
 )
+
+ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 
 class Decoder:
@@ -174,6 +178,11 @@ class Decoder:
         return np.asarray(flags & (flat.ids != facts.unknown_id), dtype=np.bool_)
 
 
+def _joined(parts: Sequence[npt.NDArray[ScalarT]]) -> npt.NDArray[ScalarT]:
+    """The parts one after another; a lone one as it is."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
 class _Flat:
     """Chosen tokens of all windows of all texts, one after another, as arrays."""
 
@@ -187,15 +196,20 @@ class _Flat:
         windows = [window for text in encoded for window in text.windows]
         counts = [int(mask.sum()) for mask in chosen]
         self._windows, self._chosen = windows, chosen
-        mask = np.concatenate(chosen)
-        self.ids: IntArray = np.concatenate([window.ids for window in windows])[mask]
-        offsets = np.concatenate([window.offsets for window in windows])[mask]
+        mask = _joined(chosen)
+        self.ids: IntArray = _joined([window.ids for window in windows])[mask]
+        offsets = _joined([window.offsets for window in windows])[mask]
         self.start: IntArray = offsets[:, 0]
         self.end: IntArray = offsets[:, 1]
-        self.logits: FloatArray = np.concatenate(list(logits))[mask]
+        self.logits: FloatArray = _joined(logits)[mask]
+        if len(windows) == 1:  # the usual request: few steps count more than few elements
+            self.text_of: IntArray = np.zeros(counts[0], dtype=np.int64)
+            self.row_starts: BoolArray = np.zeros(counts[0], dtype=np.bool_)
+            self.row_starts[:1] = True
+            return
         text_of_window = np.repeat(np.arange(len(texts)), [len(text.windows) for text in encoded])
-        self.text_of: IntArray = np.repeat(text_of_window, counts)
-        self.row_starts: BoolArray = np.zeros(len(self.ids), dtype=np.bool_)
+        self.text_of = np.repeat(text_of_window, counts)
+        self.row_starts = np.zeros(len(self.ids), dtype=np.bool_)
         ends = np.cumsum(counts)
         self.row_starts[(ends - counts)[np.array(counts) > 0]] = True
 
