@@ -136,13 +136,7 @@ class NerModel:
                 logits.append(empty)
                 continue
             result = next(results)
-            if (width := result.logits.shape[1]) != len(self._info.labels):
-                detail = (
-                    f"there are {len(self._info.labels)} labels, but the graph puts out {width}"
-                )
-                raise InferenceFailed(self._info.name, detail)
-            if not np.isfinite(result.logits).all():
-                raise NonFiniteScores(self._info.name)
+            check_logits(self._info, result.logits)
             logits.append(result.logits)
             queue_s += result.queue_s / len(rows)
             inference_s += result.inference_s / len(rows)

@@ -932,3 +932,23 @@ async def test_performance_client_retries_overload(http: Client, server: Server)
         await http.until(refused_once)
     response = await sending
     assert [len(entry) for entry in response.data[0]] == [2, 1]
+
+
+async def test_truncation_side_of_the_model(serve: Serve, repository: Repository) -> None:
+    """config.yaml decides for requests that do not say; one that says wins."""
+    repository.add("ner", tokenizer={"max_length": 8, "truncation_side": "left"})
+    http = await serve(repository.path)
+    text = "one two three four five six seven eight nine ten london"
+
+    async def ends(**fields: Any) -> tuple[int, int]:
+        answer = await http.predict_tokens(text, ignore_labels=[], **fields)
+        (tokens,) = answer.json()
+        return tokens[0]["start"], tokens[-1]["end"]
+
+    start, end = await ends()
+    assert start > 0
+    assert end == len(text)
+    assert await ends(truncation_direction="Left") == (start, end)
+    start, end = await ends(truncation_direction="Right")
+    assert start == 0
+    assert end < len(text)

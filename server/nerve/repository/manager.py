@@ -122,7 +122,6 @@ class ModelManager:
                 model.reason = f"is in several repositories ({names}); remove or rename one"
             elif files.problem:
                 model.reason = files.problem
-
         if not found:
             shown = ", ".join(str(repository) for repository in repositories)
             log.warning("there is no model folder in %s", shown)

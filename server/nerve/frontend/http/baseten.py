@@ -80,7 +80,7 @@ class PredictTokensRequest(BaseModel):
     truncate: bool | None = None
     """Whether a text longer than the model is cut (the default) or refused."""
     truncation_direction: Literal["Right", "right", "Left", "left"] = "Right"
-    """The end of a long text that is cut off."""
+    """The end of a long text that is cut off; where it is left out, the model's config may say."""
     raw_scores: bool = False
     """Logits instead of probabilities; in strategy `none` those of all labels."""
     aggregation_strategy: Literal["none", "simple", "first", "average", "max"] | None = None
@@ -142,6 +142,13 @@ def _milliseconds(headers: Mapping[str, str], name: str) -> float | None:
     if not math.isfinite(value):
         raise InvalidField(f"header {name}", f"expected milliseconds, got {text!r:.40}")
     return value
+
+
+def _side(asked: PredictTokensRequest) -> Side | None:
+    """The side that a request names; None leaves it to the model, whose own default is right."""
+    if "truncation_direction" not in asked.model_fields_set:
+        return None
+    return Side(asked.truncation_direction.lower())
 
 
 def render(
@@ -222,7 +229,7 @@ class BasetenDialect(Dialect):
                 offset_unit=OffsetUnit(asked.offset_unit) if asked.offset_unit else None,
                 cut=CutOptions(
                     truncate=asked.truncate is not False,
-                    side=Side(asked.truncation_direction.lower()),
+                    side=_side(asked),
                 ),
             ),
         )
