@@ -4,6 +4,7 @@ NerveError
 ├── InvalidRequest        the caller's fault: MalformedBody, MalformedMessage, InvalidField, EmptyInput,
 │                         TooManyInputs, TextTooLong, UnsupportedMediaType, BodyTooLarge, BodyTimeout
 ├── ModelUnavailable      ModelNotFound, VersionNotFound, NoDefaultModel, ModelNotReady, ModelUnloaded
+├── ControlFault          ModelControlDisabled, LoadFailed
 ├── Overloaded            QueueFull
 ├── DeadlineExceeded      the answer did not come in time
 ├── ServerFault           TokenizationFailed, InferenceFailed, NonFiniteScores
@@ -233,6 +234,43 @@ class ModelUnloaded(ModelUnavailable):
 
     def __str__(self) -> str:
         return f"model {self.model!r} was unloaded before the request was run"
+
+
+class ControlFault(NerveError):
+    """A request to load or unload a model could not be carried out."""
+
+    reason = "control"
+
+
+class ModelControlDisabled(ControlFault):
+    """The server was not started to take load and unload requests."""
+
+    reason = "model_control_disabled"
+
+    def __init__(self, mode: str) -> None:
+        super().__init__(mode)
+        self.mode = mode
+
+    def __str__(self) -> str:
+        return (
+            f"load and unload are refused in model control mode {self.mode!r}; start the server "
+            "with --allow-model-control or --model-control-mode explicit"
+        )
+
+
+class LoadFailed(ControlFault):
+    """A model was to be loaded, and a version of it could not be. What served before still does."""
+
+    reason = "load_failed"
+
+    def __init__(self, model: str, causes: Sequence[tuple[int, str]]) -> None:
+        super().__init__(model, causes)
+        self.model, self.causes = model, tuple(causes)
+
+    def __str__(self) -> str:
+        """`causes` are (version, reason); version 0 is the whole model."""
+        told = "; ".join(f"version {n}: {why}" if n else why for n, why in self.causes)
+        return f"failed to load {self.model!r}: {told}"
 
 
 class Overloaded(NerveError):

@@ -191,13 +191,18 @@ class VersionFiles:
     """The files of one version in a repository.
 
     `onnx` is None where `problem` says why; `side` holds the side files that exist, by name
-    (tokenizer.json, config.json, …).
+    (tokenizer.json, config.json, …); `external` the data files that the graph names, by the
+    location it names them with; `config` is the version's own config.yaml, laid over the model's;
+    `golden` its texts with known entities.
     """
 
     number: int
     onnx: Path | None
     side: Mapping[str, Path]
     problem: str = ""
+    external: Mapping[str, Path] = field(default_factory=dict)
+    config: Path | None = None
+    golden: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

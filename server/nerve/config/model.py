@@ -63,6 +63,13 @@ def _policy_shorthand(value: object) -> object:
     return {value: {}} if value in ("all", "latest") else value
 
 
+def _version_key(value: object) -> object:
+    """Versions as keys: YAML and JSON write them as text or number."""
+    if isinstance(value, bool) or (isinstance(value, str) and not value.isdecimal()):
+        raise ValueError(f"expected a version number, got {value!r}")
+    return value
+
+
 class DynamicBatching(_Section):
     """How requests of different callers are put into one run."""
 
@@ -151,6 +158,42 @@ class WarmupSample(_Section):
     """How often."""
 
 
+class QualityGate(_Section):
+    """A version that finds less of `golden.jsonl` than this is not served."""
+
+    min_f1: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    """Least micro-averaged F1 over entities (span and label) of golden.jsonl beside the model."""
+
+
+Version = Annotated[int, BeforeValidator(_version_key), Field(ge=1)]
+
+
+class Routing(_Section):
+    """Which versions answer requests that name none. Versions named here are served in addition to
+    those of version_policy."""
+
+    weights: Annotated[
+        dict[Version, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)
+    ]
+    """Share of the requests by version, of any sum; a version that is not READY gets none."""
+
+    @model_validator(mode="after")
+    def _not_all_zero(self) -> Self:
+        if not any(self.weights.values()):
+            raise ValueError("at least one weight must be over 0")
+        return self
+
+
+class Shadow(_Section):
+    """A version that gets copies of requests, served in addition to those of version_policy; its
+    answers are only compared and counted."""
+
+    version: Annotated[int, Field(strict=True, ge=1)]
+    """The version that gets the copies; it answers only requests that name it."""
+    fraction: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
+    """Share of the requests without a version that are copied."""
+
+
 class ModelConfig(_Section):
     """`config.yaml` beside the version folders. Every key is optional: the export folder tells
     what the model is, this file only overrides."""
@@ -191,6 +234,12 @@ class ModelConfig(_Section):
     bytes on Encoderfile's routes, code points elsewhere."""
     model_warmup: list[WarmupSample] = [WarmupSample()]
     """Runs before the version is READY."""
+    quality_gate: QualityGate | None = None
+    """A check against golden.jsonl before the version is READY."""
+    routing: Routing | None = None
+    """How requests without a version are split; by default the highest READY version answers."""
+    shadow: Shadow | None = None
+    """A version that is tried with copies of real requests."""
 
 
 def load_model_config(path: Path | None, *, name: str) -> ModelConfig:
