@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import logging
 import signal
@@ -13,19 +12,27 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
+from nerve.config.model import ModelConfig
 from nerve.config.server import ServerConfig
 from nerve.engine.session import require_runtime
+from nerve.errors import LoadFailed, ModelLoadFailed
 from nerve.frontend.http.baseten import BasetenDialect
 from nerve.frontend.http.dialect import Dialect
 from nerve.frontend.http.encoderfile import EncoderfileDialect
 from nerve.frontend.http.native import NativeDialect
 from nerve.frontend.http.openapi import build_document
+from nerve.frontend.http.openinference import OpenInferenceDialect
 from nerve.frontend.http.server import HttpServer, build_app
-from nerve.metrics import EngineMetrics, RequestMetrics
+from nerve.golden import check_gate
+from nerve.metrics import EngineMetrics, RepositoryMetrics, RequestMetrics
 from nerve.model import open_model
+from nerve.proof import Prover
+from nerve.repository.catalog import Catalog
 from nerve.repository.manager import ModelManager
+from nerve.repository.sync import RepositorySync
 from nerve.service.control import ControlService
 from nerve.service.inference import InferenceService
+from nerve.types import ServedModel, VersionFiles
 
 if TYPE_CHECKING:
     from nerve.frontend.grpc.server import GrpcServer
@@ -42,24 +49,59 @@ class App:
         self._config, self._announce = config, announce
         self.registry = CollectorRegistry(auto_describe=True)
         metrics = RequestMetrics(self.registry)
+        self._engine_metrics = EngineMetrics(self.registry)
+        self._prover = self._new_prover()
+        self.catalog = Catalog(default_model=config.default_model)
         self.manager = ModelManager(
-            open_model=functools.partial(open_model, metrics=EngineMetrics(self.registry)),
-            default_model=config.default_model,
+            open_model=self._open_model,
+            catalog=self.catalog,
             load_threads=config.load_threads,
-            metrics=metrics,
+            metrics=RepositoryMetrics(self.registry),
             announce=lambda name, version: announce(f"Model: {name} v{version}"),
         )
-        self.inference = InferenceService(self.manager, config=config, metrics=metrics)
-        self._control = control = ControlService(self.manager)
+        self.sync = RepositorySync(self.manager, self.catalog, config=config)
+        self.inference = InferenceService(self.catalog, config=config, metrics=metrics)
+        self._control = control = ControlService(self.catalog, self.sync, config=config)
         dialects: list[Dialect] = [
             BasetenDialect(self.inference, config),
             EncoderfileDialect(self.inference, config),
+            OpenInferenceDialect(control, config),
             NativeDialect(control, self.registry, describe=lambda: build_document(dialects)),
         ]
         self.http_app = build_app(dialects, metrics)
+        self.catalog.on_change(self._tell_health)
+        self._telling: asyncio.Task[None] | None = None
         self._http: HttpServer | None = None
         self._grpc: GrpcServer | None = None
         self._metrics = metrics
+
+    def _new_prover(self) -> Prover | None:
+        config = self._config
+        if not config.prove_models:
+            return None
+        if not Prover.possible():
+            log.warning("models are loaded without a proof: this system has no fork")
+            return None
+        return Prover(timeout_s=config.load_timeout_s, memory_bytes=config.proof_memory_bytes)
+
+    async def _open_model(self, name: str, files: VersionFiles, config: ModelConfig) -> ServedModel:
+        """Prove a version in a process of its own, then load it here."""
+        if self._prover is not None:
+            await self._prover.prove(name, files, config)
+        limit_s = self._config.load_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                model = await open_model(name, files, config, metrics=self._engine_metrics)
+                try:
+                    if self._prover is None:
+                        await check_gate(model, files, config)
+                except BaseException:
+                    await model.aclose()
+                    raise
+        except TimeoutError:
+            fault = f"was not loaded within {limit_s:g} s; raise load_timeout_s"
+            raise ModelLoadFailed(fault) from None
+        return model
 
     async def start(self) -> dict[str, int]:
         """Listen, then load every model. Returns the ports.
@@ -69,8 +111,10 @@ class App:
         """
         require_runtime()
         config = self._config
+        if self._prover is not None:
+            self._prover.start()
         # Before the first request can come: a model that is still to be loaded is no unknown one.
-        await self.manager.find(config.repositories)
+        await self.sync.find()
         ports = {}
         if not config.disable_http:
             self._http = HttpServer(self.http_app, shutdown_timeout_s=config.shutdown_timeout_s)
@@ -82,12 +126,26 @@ class App:
             port = await self._grpc.start(config.grpc_hostname, config.grpc_port)
             ports["grpc"] = port
             self._announce(f"Starting gRPC server on {config.grpc_hostname}:{port}")
-        await self.manager.load_all()
-        if not self.manager.ready:
+        causes = await self.sync.load_all()
+        if causes and config.exit_on_error:
+            name = next(iter(causes))
+            raise LoadFailed(name, causes[name])
+        if not self.catalog.ready:
             log.error("no model is ready; see the reasons above")
-        elif self._grpc is not None:
-            await self._grpc.set_ready()
+        self.sync.start()
         return ports
+
+    def _tell_health(self) -> None:
+        """Have gRPC's health service follow `ready`."""
+        if self._grpc is not None and self._telling is None:
+            self._telling = asyncio.create_task(self._tell_health_now(self._grpc))
+
+    async def _tell_health_now(self, grpc: GrpcServer) -> None:
+        told: bool | None = None
+        while told is not (ready := self._control.ready):  # it may change while it is told
+            await grpc.set_ready(ready)
+            told = ready
+        self._telling = None
 
     def _grpc_server(self) -> GrpcServer:
         # Imported here: a server without gRPC starts faster without it.
@@ -103,8 +161,12 @@ class App:
         """Stop accepting, finish what is in flight, free the models."""
         self._control.draining = True
         servers = [server for server in (self._http, self._grpc) if server is not None]
+        await self.sync.aclose()
         await asyncio.gather(*(server.stop() for server in servers))
+        await self.inference.aclose()
         await self.manager.aclose()
+        if self._prover is not None:
+            await self._prover.aclose()
 
 
 async def serve(config: ServerConfig, *, announce: Announce) -> None:

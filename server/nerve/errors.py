@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 
 def shown(name: str, limit: int = 64) -> str:
@@ -258,19 +258,27 @@ class ModelControlDisabled(ControlFault):
         )
 
 
+class Cause(NamedTuple):
+    """A version that is not served as it is on the disk (0: the whole model), and why."""
+
+    version: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"version {self.version}: {self.reason}" if self.version else self.reason
+
+
 class LoadFailed(ControlFault):
     """A model was to be loaded, and a version of it could not be. What served before still does."""
 
     reason = "load_failed"
 
-    def __init__(self, model: str, causes: Sequence[tuple[int, str]]) -> None:
+    def __init__(self, model: str, causes: Sequence[Cause]) -> None:
         super().__init__(model, causes)
         self.model, self.causes = model, tuple(causes)
 
     def __str__(self) -> str:
-        """`causes` are (version, reason); version 0 is the whole model."""
-        told = "; ".join(f"version {n}: {why}" if n else why for n, why in self.causes)
-        return f"failed to load {self.model!r}: {told}"
+        return f"failed to load {self.model!r}: {'; '.join(map(str, self.causes))}"
 
 
 class Overloaded(NerveError):

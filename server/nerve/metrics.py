@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -9,31 +11,65 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class EngineMetrics:
-    """What the engine counts."""
+    """What engines count, by model and version."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        label = ["model"]
-        self._rows = Histogram(
-            "nerve_batch_rows", "Rows in one run", label, buckets=_ROWS, registry=registry
+        labels = ["model", "version"]
+        self.rows = Histogram(
+            "nerve_batch_rows", "Rows in one run", labels, buckets=_ROWS, registry=registry
         )
-        self._seconds = Histogram(
-            "nerve_run_seconds", "Duration of one run", label, buckets=_SECONDS, registry=registry
+        self.seconds = Histogram(
+            "nerve_run_seconds", "Duration of one run", labels, buckets=_SECONDS, registry=registry
         )
-        self._tokens = Counter(
-            "nerve_tokens", "Tokens run, padding not counted", label, registry=registry
+        self.tokens = Counter(
+            "nerve_tokens", "Tokens run, padding not counted", labels, registry=registry
         )
-        self._padded = Counter(
-            "nerve_padded_tokens", "Tokens run, padding counted", label, registry=registry
+        self.padded = Counter(
+            "nerve_padded_tokens", "Tokens run, padding counted", labels, registry=registry
         )
+        self._users: collections.Counter[tuple[str, str]] = collections.Counter()
 
-    def observe_batch(
-        self, model: str, rows: int, tokens: int, padded_tokens: int, seconds: float
-    ) -> None:
+    def of(self, model: str, version: int) -> RunMetrics:
+        """Those of one copy of a version; `close` them with it."""
+        return RunMetrics(self, model, str(version))
+
+    def take(self, model: str, version: str) -> None:
+        """One copy more that counts."""
+        self._users[model, version] += 1
+
+    def drop(self, model: str, version: str) -> None:
+        """One copy less; the series go with the last one, so that they do not pile up."""
+        self._users[model, version] -= 1
+        if self._users[model, version] > 0:
+            return
+        del self._users[model, version]
+        for metric in (self.rows, self.seconds, self.tokens, self.padded):
+            metric.remove_by_labels({"model": model, "version": version})
+
+
+class RunMetrics:
+    """What one loaded copy counts."""
+
+    def __init__(self, metrics: EngineMetrics, model: str, version: str) -> None:
+        self._metrics, self._model, self._version = metrics, model, version
+        self._counts = False
+
+    def observe(self, rows: int, tokens: int, padded_tokens: int, seconds: float) -> None:
         """Count one run."""
-        self._rows.labels(model).observe(rows)
-        self._seconds.labels(model).observe(seconds)
-        self._tokens.labels(model).inc(tokens)
-        self._padded.labels(model).inc(padded_tokens)
+        if not self._counts:
+            self._counts = True
+            self._metrics.take(self._model, self._version)
+        metrics, labels = self._metrics, (self._model, self._version)
+        metrics.rows.labels(*labels).observe(rows)
+        metrics.seconds.labels(*labels).observe(seconds)
+        metrics.tokens.labels(*labels).inc(tokens)
+        metrics.padded.labels(*labels).inc(padded_tokens)
+
+    def close(self) -> None:
+        """Nothing more will be counted."""
+        if self._counts:
+            self._counts = False
+            self._metrics.drop(self._model, self._version)
 
 
 class RequestMetrics:
@@ -58,12 +94,18 @@ class RequestMetrics:
             ["model"],
             registry=registry,
         )
-        self.versions = Gauge(
-            "nerve_model_version_ready",
-            "1 for each model version that answers",
-            ["model", "version"],
+
+        self._shadow = Counter(
+            "nerve_shadow_requests",
+            "Copies of requests for a shadow version: equal or different entities, failed, or "
+            "skipped because too many were in flight",
+            ["model", "version", "outcome"],
             registry=registry,
         )
+
+    def observe_shadow(self, model: str, version: int, outcome: str) -> None:
+        """Count a copy of a request."""
+        self._shadow.labels(model, str(version), outcome).inc()
 
     def observe_request(self, dialect: str, status: str, seconds: float) -> None:
         """Count one answered request."""
@@ -74,3 +116,39 @@ class RequestMetrics:
         """Count texts of one call."""
         self._texts.labels(model).inc(texts)
         self._truncated.labels(model).inc(truncated)
+
+
+class RepositoryMetrics:
+    """What becomes of models."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.ready = Gauge(
+            "nerve_model_version_ready",
+            "1 for each model version that answers",
+            ["model", "version"],
+            registry=registry,
+        )
+        self.stale = Gauge(
+            "nerve_model_stale",
+            "1 while something in the model's folder should be served but cannot be loaded",
+            ["model"],
+            registry=registry,
+        )
+        self.loads = Counter(
+            "nerve_model_loads",
+            "Loads of model versions: loaded, failed, or discarded because the files had changed",
+            ["model", "outcome"],
+            registry=registry,
+        )
+        self.load_seconds = Gauge(
+            "nerve_model_load_seconds",
+            "Time that the last load of a version took, proof and warm-up counted",
+            ["model", "version"],
+            registry=registry,
+        )
+
+    def forget(self, model: str) -> None:
+        """Drop the gauges of a model that is gone; counters stay."""
+        self.stale.remove_by_labels({"model": model})
+        self.ready.remove_by_labels({"model": model})
+        self.load_seconds.remove_by_labels({"model": model})

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 
 from nerve.config.model import ModelConfig
 from nerve.engine.engine import LocalEngine
+from nerve.engine.loading import in_own_thread
 from nerve.errors import InferenceFailed, ModelLoadFailed, NonFiniteScores
 from nerve.metrics import EngineMetrics
 from nerve.offload import offload, small_answer, small_texts
@@ -39,6 +42,9 @@ from nerve.types import (
 )
 
 log = logging.getLogger(__name__)
+
+_OUT_OF_BOUNDS: Final = "out of data bounds"
+"""How the runtime says on the CPU that an id has no embedding."""
 
 
 def check_logits(info: ModelInfo, logits: FloatArray) -> None:
@@ -157,7 +163,9 @@ class NerModel:
 async def open_model(
     name: str, files: VersionFiles, config: ModelConfig, *, metrics: EngineMetrics
 ) -> NerModel:
-    """Load a version and warm it up.
+    """Load a version, warm it up, and see that its parts belong together.
+
+    When this is cancelled, the load is broken off and what there is of it is freed.
 
     Raises:
         ModelLoadFailed, RuntimeMissing: with the reason for the index.
@@ -196,7 +204,9 @@ async def open_model(
             engine=engine,
             type_ids="token_type_ids" in engine.inputs,
         )
-        await _warm_up(model, engine, config)
+        _check_vocabulary(tokenizer.highest_id, json_files["config"])
+        await _warm_up(model, engine, config, tokenizer.highest_id)
+        await _try_highest_id(engine, tokenizer.highest_id)
         engine.start()
     except BaseException:
         await engine.aclose()
@@ -220,26 +230,28 @@ async def _load_parts(
             files.onnx,
             config,
             pad_id=pad_id if isinstance(pad_id, int) else 0,
-            metrics=metrics,
+            metrics=metrics.of(name, files.number),
+            external=files.external,
         )
     )
+    read_tokenizer = functools.partial(
+        load_tokenizer,
+        files.side["tokenizer.json"],
+        model=name,
+        config=config.tokenizer,
+        max_row_tokens=config.max_num_tokens,
+        tokenizer_config=json_files["tokenizer_config"],
+        special_tokens=json_files["special_tokens_map"],
+        model_config=json_files["config"],
+    )
     try:
-        tokenizer = await asyncio.to_thread(
-            load_tokenizer,
-            files.side["tokenizer.json"],
-            model=name,
-            config=config.tokenizer,
-            max_row_tokens=config.max_num_tokens,
-            tokenizer_config=json_files["tokenizer_config"],
-            special_tokens=json_files["special_tokens_map"],
-            model_config=json_files["config"],
-        )
+        return await in_own_thread(read_tokenizer, name=f"nerve-load-{name}"), await opening
     except BaseException:
+        opening.cancel()  # breaks off its load; no effect if it is done
         engine = (await asyncio.gather(opening, return_exceptions=True))[0]
         if isinstance(engine, LocalEngine):
             await engine.aclose()
         raise
-    return tokenizer, await opening
 
 
 def _check_positions(engine: LocalEngine, model_config: Mapping[str, object]) -> None:
@@ -280,7 +292,22 @@ def _labels(
     return labels
 
 
-async def _warm_up(model: NerModel, engine: LocalEngine, config: ModelConfig) -> None:
+def _check_vocabulary(highest: int, model_config: Mapping[str, object]) -> None:
+    """What config.json tells; a GPU would read beyond the embedding without a word.
+
+    Many models have more embeddings than their tokenizer has ids: they are padded.
+    """
+    size = model_config.get("vocab_size")
+    if isinstance(size, int) and 0 < size <= highest:
+        raise ModelLoadFailed(
+            f"tokenizer.json has ids up to {highest}, but vocab_size in config.json is {size}: it "
+            "is the tokenizer of another model, or the model was not resized for added tokens"
+        )
+
+
+async def _warm_up(
+    model: NerModel, engine: LocalEngine, config: ModelConfig, highest_id: int
+) -> None:
     """Run the samples on every session; also the first look at what the graph really puts out."""
     for sample in config.model_warmup:
         try:
@@ -292,4 +319,23 @@ async def _warm_up(model: NerModel, engine: LocalEngine, config: ModelConfig) ->
                     check_logits(model.info, logits)
         except Exception as error:
             name = f" {sample.name!r}" if sample.name else ""
-            raise ModelLoadFailed(f"warm-up{name} failed: {error}") from error
+            guess = (
+                f"; tokenizer.json, with ids up to {highest_id}, is probably that of another model"
+                if _OUT_OF_BOUNDS in str(error)
+                else ""
+            )
+            raise ModelLoadFailed(f"warm-up{name} failed: {error}{guess}") from error
+
+
+async def _try_highest_id(engine: LocalEngine, highest: int) -> None:
+    """One row of one token with the highest id: on the CPU the runtime refuses one without embedding."""
+    if highest < 0:
+        return
+    try:
+        await engine.warm([Row(np.array([highest], dtype=np.int64))])
+    except InferenceFailed as error:
+        raise ModelLoadFailed(
+            f"tokenizer.json has ids up to {highest}, but the model fails on id {highest}: it is "
+            "the tokenizer of another model, or the model was not resized for added tokens "
+            f"({error.detail})"
+        ) from error

@@ -190,10 +190,10 @@ class SpanOptions:
 class VersionFiles:
     """The files of one version in a repository.
 
-    `onnx` is None where `problem` says why; `side` holds the side files that exist, by name
-    (tokenizer.json, config.json, …); `external` the data files that the graph names, by the
-    location it names them with; `config` is the version's own config.yaml, laid over the model's;
-    `golden` its texts with known entities.
+    `problem` says why it cannot be loaded, and `onnx` may be None then; `side` holds the side
+    files that exist, by name (tokenizer.json, config.json, …); `external` the data files that the
+    graph names, by the location it names them with; `config` is the version's own config.yaml,
+    laid over the model's; `golden` its texts with known entities.
     """
 
     number: int

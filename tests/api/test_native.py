@@ -310,12 +310,12 @@ async def test_before_loading(repository: Repository, server_of: ServerOf) -> No
     """An app that was only built and told of its models is not ready yet."""
     repository.add("bert")
     async with server_of(repository.path, started=False) as server:
-        await server.app.manager.find([repository.path])
+        await server.app.sync.find()
         async with server.client() as http:
             answer = await http.get("/readyz")
             assert (answer.status, answer.json()["ready"]) == (503, False)
             assert (await http.predict(["a"])).status == 503
-            await server.app.manager.load_all()
+            await server.app.sync.load_all()
             assert (await http.get("/readyz")).json() == {
                 "ready": True,
                 "models": {"bert": "READY"},
@@ -352,11 +352,11 @@ async def test_metrics_count(http: Client) -> None:
             "bad": await http.metric(requests, dialect="baseten", status="422"),
             "lost": await http.metric(requests, dialect="native", status="404"),
             "texts": await http.metric("nerve_texts_total", model="patient"),
-            "rows": await http.metric("nerve_batch_rows_sum", model="patient"),
-            "runs": await http.metric("nerve_batch_rows_count", model="patient"),
-            "timed": await http.metric("nerve_run_seconds_count", model="patient"),
-            "tokens": await http.metric("nerve_tokens_total", model="patient"),
-            "padded": await http.metric("nerve_padded_tokens_total", model="patient"),
+            "rows": await http.metric("nerve_batch_rows_sum", model="patient", version="1"),
+            "runs": await http.metric("nerve_batch_rows_count", model="patient", version="1"),
+            "timed": await http.metric("nerve_run_seconds_count", model="patient", version="1"),
+            "tokens": await http.metric("nerve_tokens_total", model="patient", version="1"),
+            "padded": await http.metric("nerve_padded_tokens_total", model="patient", version="1"),
         }
 
     before = await numbers()

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from nerve import errors
-from nerve.errors import ConfigInvalid, NerveError, Problem
+from nerve.errors import Cause, ConfigInvalid, NerveError, Problem
 
 
 def tree(root: type[NerveError]) -> list[type[NerveError]]:
@@ -30,6 +30,7 @@ def example(kind: type[NerveError]) -> NerveError:
         "float": 2.5,
         "Sequence[str]": ["a", "b"],
         "Sequence[int]": [1, 3],
+        "Sequence[Cause]": [Cause(2, "is wrong"), Cause(0, "is odd")],
         "Sequence[Problem]": [Problem("a.b", "is wrong", 3), Problem("", "is odd")],
     }
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]

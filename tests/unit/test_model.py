@@ -9,16 +9,17 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from prometheus_client import CollectorRegistry
 
 from nerve.config.model import ModelConfig, TokenizerConfig, WarmupSample
 from nerve.errors import (
     DeadlineExceeded,
-    InferenceFailed,
     ModelLoadFailed,
     ModelUnloaded,
     NerveError,
@@ -317,15 +318,98 @@ async def test_scores_that_are_no_numbers_fail_one_request(
 async def test_a_warm_up_that_fails_keeps_the_version_from_being_served(
     folder: Path, table_graph: MakeGraph
 ) -> None:
-    """Its name is told."""
+    """Its name is told, and what is most likely behind ids that the model does not have."""
     table_graph(folder / "model.onnx", np.zeros((5, 9), dtype=np.float32))
     samples = [WarmupSample(name="empty", text=""), WarmupSample(name="long", text="Paris")]
     found = await reason(folder, ModelConfig(model_warmup=samples))
     assert found.startswith("warm-up 'long' failed: ")
     assert "out of data bounds" in found
-    async with serving(folder, ModelConfig(model_warmup=samples[:1])) as model:
-        with pytest.raises(InferenceFailed):
-            await model.spans(["Paris"], ALL, deadline=None)
+    assert found.endswith("with ids up to 1499, is probably that of another model")
+
+
+# --- a tokenizer and a model that do not belong together ---
+
+
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize("samples", [[], [WarmupSample()]])
+async def test_an_id_that_the_model_does_not_have(
+    folder: Path, table_graph: MakeGraph, samples: list[WarmupSample], special: bool
+) -> None:
+    """Even if no warm-up comes upon it: the highest one is tried."""
+    config = ModelConfig(
+        model_warmup=samples, tokenizer=TokenizerConfig(add_special_tokens=special)
+    )
+    table_graph(folder / "model.onnx", np.zeros((VOCABULARY - 1, 9), dtype=np.float32))
+    found = await reason(folder, config)
+    assert found.startswith("tokenizer.json has ids up to 1499, but the model fails on id 1499: ")
+    assert "the tokenizer of another model" in found
+    assert "out of data bounds" in found
+    table_graph(folder / "model.onnx", np.zeros((VOCABULARY, 9), dtype=np.float32))
+    async with serving(folder, config) as model:
+        assert model.statistics().rows == 0
+
+
+async def test_added_tokens_count(folder: Path) -> None:
+    """The model was not resized for them."""
+    file = folder / "tokenizer.json"
+    value = json.loads(file.read_text())
+    value["added_tokens"].append({**value["added_tokens"][0], "id": 1500, "content": "[NEW]"})
+    file.write_text(json.dumps(value))
+    change(folder, "config.json", vocab_size=None)
+    assert "the model fails on id 1500" in await reason(folder)
+
+
+async def test_a_vocabulary_that_config_json_knows_to_be_smaller(folder: Path) -> None:
+    """Told without a run: a GPU reads beyond the embedding without a word."""
+    change(folder, "config.json", vocab_size=VOCABULARY - 1)
+    found = await reason(folder)
+    assert found.startswith("tokenizer.json has ids up to 1499, but vocab_size in config.json is ")
+    assert "the tokenizer of another model" in found
+
+
+@pytest.mark.parametrize("size", [VOCABULARY, VOCABULARY + 8, None, "many", 0])
+async def test_an_embedding_may_be_larger_than_the_vocabulary(
+    folder: Path, table_graph: MakeGraph, size: object
+) -> None:
+    """Many are padded; nonsense in config.json tells nothing."""
+    table_graph(folder / "model.onnx", np.zeros((VOCABULARY + 8, 9), dtype=np.float32))
+    change(folder, "config.json", vocab_size=size)
+    async with serving(folder) as model:
+        assert (await model.spans(["Paris"], ALL, deadline=None)).spans[0]
+
+
+# --- a load that nobody waits for any more ---
+
+
+async def test_a_cancelled_load_leaves_nothing(bundled: Path) -> None:
+    """Neither threads nor sessions, wherever it is."""
+    for turns in (1, 5, 50, 500):
+        load = asyncio.create_task(opened(bundled / "minilm-ner"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        threads = [each for each in threading.enumerate() if "nerve-" in each.name]
+        load.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await load
+        for thread in threads:
+            thread.join(30)
+        assert not any(thread.is_alive() for thread in threads)
+
+
+async def test_external_data_is_not_looked_at_again(folder: Path) -> None:
+    """The files that the layout names are handed on."""
+    graph = onnx.load(str(folder / "model.onnx"))
+    onnx.save_model(graph, str(folder / "model.onnx"), save_as_external_data=True, location="w.bin")
+    files = replace(read_model(scan(folder)).versions[1], external={"w.bin": folder / "w.bin"})
+    metrics = EngineMetrics(CollectorRegistry())
+    model = await open_model("probe", files, ModelConfig(), metrics=metrics)
+    try:
+        before = await model.spans(["Paris"], ALL, deadline=None)
+        (folder / "w.bin").write_bytes(b"")
+        after = await model.spans(["Paris"], ALL, deadline=None)
+    finally:
+        await model.aclose()
+    assert [span[:6] for span in before.spans[0]] == [span[:6] for span in after.spans[0]]
 
 
 async def test_no_warm_up(folder: Path) -> None:

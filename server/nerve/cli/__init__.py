@@ -7,9 +7,11 @@ import sys
 import typer
 
 import nerve
+from nerve.cli import models
 from nerve.cli.infer import infer
 from nerve.cli.schema import schema
 from nerve.cli.serve import serve
+from nerve.cli.validate import validate
 from nerve.errors import ConfigInvalid, NerveError, RuntimeMissing
 
 EXIT_ERROR = 1
@@ -25,6 +27,8 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(infer)
+app.command()(validate)
+app.add_typer(models.app)
 app.command()(schema)
 
 

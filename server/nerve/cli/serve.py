@@ -54,6 +54,52 @@ def serve(
             help="Model that routes without a name mean. Default: the only one.",
         ),
     ] = None,
+    model_control_mode: Annotated[
+        str | None,
+        typer.Option(
+            envvar="NERVE_MODEL_CONTROL_MODE",
+            help="watch: load what changes in the repository, by events; poll: by looking; explicit: "
+            "only by the repository API; none: never. Default: watch",
+        ),
+    ] = None,
+    load_model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With explicit: load this model at start; may be repeated, '*' means all.",
+        ),
+    ] = None,
+    allow_model_control: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-model-control",
+            envvar="NERVE_ALLOW_MODEL_CONTROL",
+            help="Take load and unload requests in the other modes, too.",
+        ),
+    ] = None,
+    repository_poll_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--repository-poll-seconds",
+            "--repository-poll-secs",
+            envvar="NERVE_REPOSITORY_POLL_SECONDS",
+            help="Time between two looks at the repository. Default: 30 with watch, 15 with poll",
+        ),
+    ] = None,
+    settle_seconds: Annotated[
+        float | None,
+        typer.Option(
+            envvar="NERVE_SETTLE_SECONDS",
+            help="How long a changed model folder must be quiet before it is loaded. Default: 1",
+        ),
+    ] = None,
+    exit_on_error: Annotated[
+        bool | None,
+        typer.Option(
+            "--exit-on-error",
+            envvar="NERVE_EXIT_ON_ERROR",
+            help="End with an error if a model cannot be loaded at start.",
+        ),
+    ] = None,
     log_level: Annotated[
         str | None,
         typer.Option(envvar="NERVE_LOG_LEVEL", help="debug, info, warning or error. Default: info"),
@@ -77,6 +123,12 @@ def serve(
         "grpc_port": grpc_port,
         "disable_grpc": disable_grpc,
         "default_model": default_model,
+        "model_control_mode": model_control_mode,
+        "load_model": load_model,
+        "allow_model_control": allow_model_control,
+        "repository_poll_seconds": repository_poll_seconds,
+        "settle_seconds": settle_seconds,
+        "exit_on_error": exit_on_error,
         "log_level": log_level,
     }
     flags = {name: value for name, value in given.items() if value not in (None, [])}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from nerve.app import App
-from nerve.config.server import ServerConfig
+from nerve.config.server import ControlMode, ServerConfig
 from nerve.engine.session import require_runtime
-from nerve.errors import InvalidField, NoDefaultModel
+from nerve.errors import InvalidField, LoadFailed, NoDefaultModel
 from nerve.frontend.http.encoderfile import result
 from nerve.service.inference import Call, InferenceService, SpanRequest
 from nerve.types import OffsetUnit, Strategy
@@ -64,15 +64,20 @@ async def open_tagger(config: ServerConfig) -> AsyncIterator[Tagger]:
         ModelNotFound, NoDefaultModel, ModelNotReady, RepositoryInvalid, RuntimeMissing.
     """
     require_runtime()
+    # Nothing else depends on this process, so a proof in another one would only cost time.
+    config = config.model_copy(
+        update={"model_control_mode": ControlMode.NONE, "prove_models": False}
+    )
     app = App(config, announce=lambda _: None)
     try:
-        await app.manager.find(config.repositories)
+        await app.sync.find()
         try:
-            name = app.manager.model(None).name
+            name = app.catalog.model(None).name
         except NoDefaultModel as error:
             several = ", ".join(error.known) or "none that can be used"
             raise InvalidField("--model", f"name one of the models: {several}") from error
-        await app.manager.load(name)
+        with suppress(LoadFailed):  # an older version may answer; else its own error tells
+            await app.sync.load(name)
         yield Tagger(app.inference)
     finally:
         await app.stop()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -63,9 +65,12 @@ def _policy_shorthand(value: object) -> object:
     return {value: {}} if value in ("all", "latest") else value
 
 
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
+
+
 def _version_key(value: object) -> object:
     """Versions as keys: YAML and JSON write them as text or number."""
-    if isinstance(value, bool) or (isinstance(value, str) and not value.isdecimal()):
+    if isinstance(value, bool) or (isinstance(value, str) and not _VERSION.fullmatch(value)):
         raise ValueError(f"expected a version number, got {value!r}")
     return value
 
@@ -242,32 +247,79 @@ class ModelConfig(_Section):
     """A version that is tried with copies of real requests."""
 
 
-def load_model_config(path: Path | None, *, name: str) -> ModelConfig:
+SERVING_KEYS: Final = frozenset({"name", "task", "version_policy", "routing", "shadow"})
+"""Keys that say which versions serve, not what a loaded version is: a change of one of them
+reloads nothing, and a version's own config.yaml may not hold them."""
+
+
+def load_model_config(
+    path: Path | None, *, name: str, override: Mapping[str, object] | None = None
+) -> ModelConfig:
     """Read `config.yaml`.
 
     Args:
         path: the file, or None for a model without one.
         name: the model folder's name.
+        override: what to take in place of the file's content, with the same keys.
     Raises:
         ConfigInvalid: every problem of the file, each with its path and line.
     """
-    if path is None:
+    lines: dict[tuple[int | str, ...], int] = {}
+    value: Mapping[str, object]
+    if override is not None:
+        source, value = "config override", override
+    elif path is None:
         return ModelConfig()
-    source = path.name
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigInvalid(source, [Problem("", f"is over {MAX_CONFIG_BYTES} bytes")])
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigInvalid(source, [Problem("", f"is not UTF-8: {error.reason}")]) from error
-    except OSError as error:
-        raise ConfigInvalid(source, [Problem("", f"cannot be read: {error.strerror}")]) from error
-    value, lines = parse_yaml(text, source=source)
+    else:
+        source = path.name
+        value, lines = _read(path, source)
     stated = value.get("name")
     problems = []
     if isinstance(stated, str) and stated != name:
         fault = f"is {stated!r}, but the model's folder is {name!r}; make them equal"
         problems.append(Problem("name", fault, lines.get(("name",), 0)))
+    return _validated(value, source, lines, problems)
+
+
+def load_version_config(path: Path, model: ModelConfig, *, number: int) -> ModelConfig:
+    """Read a version's own `config.yaml` and lay it over the model's, mapping by mapping.
+
+    Raises:
+        ConfigInvalid: every problem of the file, each with its path and line.
+    """
+    source = f"{number}/{path.name}"
+    value, lines = _read(path, source)
+    problems = [
+        Problem(
+            key, "belongs into the model's config.yaml, not into a version's", lines.get((key,), 0)
+        )
+        for key in value
+        if key in SERVING_KEYS
+    ]
+    merged = _laid_over(model.model_dump(exclude_unset=True), value)
+    return _validated(merged, source, lines, problems)
+
+
+def _read(path: Path, source: str) -> tuple[dict[str, object], dict[tuple[int | str, ...], int]]:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_CONFIG_BYTES + 1)
+        if len(content) > MAX_CONFIG_BYTES:
+            raise ConfigInvalid(source, [Problem("", f"is over {MAX_CONFIG_BYTES} bytes")])
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigInvalid(source, [Problem("", f"is not UTF-8: {error.reason}")]) from error
+    except OSError as error:
+        raise ConfigInvalid(source, [Problem("", f"cannot be read: {error.strerror}")]) from error
+    return parse_yaml(text, source=source)
+
+
+def _validated(
+    value: Mapping[str, object],
+    source: str,
+    lines: Mapping[tuple[int | str, ...], int],
+    problems: list[Problem],
+) -> ModelConfig:
     try:
         config = validate(ModelConfig, value, source=source, lines=lines)
     except ConfigInvalid as error:
@@ -275,3 +327,14 @@ def load_model_config(path: Path | None, *, name: str) -> ModelConfig:
     if problems:
         raise ConfigInvalid(source, sorted(problems, key=lambda each: each.line))
     return config
+
+
+def _laid_over(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            merged[key] = _laid_over(below, value)
+        else:
+            merged[key] = value
+    return merged

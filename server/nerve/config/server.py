@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -15,6 +16,10 @@ from nerve.errors import ConfigInvalid, Problem
 from nerve.types import OffsetUnit
 
 ENV_PREFIX = "NERVE_"
+
+
+_LISTS = {"repositories": os.pathsep, "load_model": ","}
+"""Settings that are lists, and what separates their items in a variable."""
 
 
 def _lower(value: object) -> object:
@@ -29,6 +34,15 @@ def _no_flag(value: object) -> object:
 
 
 Port = Annotated[int, BeforeValidator(_no_flag), Field(ge=0, le=65535)]
+
+
+class ControlMode(StrEnum):
+    """Who decides what is loaded; the names are Triton's, but for watch."""
+
+    WATCH = "watch"
+    POLL = "poll"
+    EXPLICIT = "explicit"
+    NONE = "none"
 
 
 class ServerConfig(BaseModel):
@@ -71,8 +85,49 @@ class ServerConfig(BaseModel):
     """Most texts in one request on predict_tokens."""
     shutdown_timeout_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
     """Longest time that requests in flight are waited for on SIGTERM."""
+    model_control_mode: Annotated[ControlMode, BeforeValidator(_lower)] = ControlMode.WATCH
+    """How a changed repository is noticed: watch (events, and a slow poll as a net), poll, explicit
+    (only the repository API loads and unloads), none (never)."""
+    load_model: list[str] = []
+    """Models that are loaded at start in mode explicit; "*" means all. In NERVE_LOAD_MODEL separated
+    by commas."""
+    allow_model_control: bool = False
+    """Take load and unload requests in the other modes, too."""
+    repository_poll_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Time between two looks at the repositories; by default 30 with watch, 15 with poll."""
+    settle_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """How long a changed model folder must have been quiet before it is loaded."""
     load_threads: Annotated[int, Field(ge=1, le=64)] = 4
-    """Models that are loaded at the same time."""
+    """Versions that are loaded at the same time."""
+    load_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 120.0
+    """Longest time to prove, load and warm up one version."""
+    prove_models: bool = True
+    """Load and run a version in a throw-away process first, so that one that crashes or hangs the
+    runtime takes nothing with it."""
+    proof_memory_bytes: Annotated[int, Field(ge=64 * 2**20)] | None = None
+    """Most memory that such a process may use; by default what the machine has. CPU only."""
+    exit_on_error: bool = False
+    """End with an error if a model cannot be loaded at start."""
+
+    @property
+    def model_control(self) -> bool:
+        """Whether load and unload requests are taken."""
+        return self.allow_model_control or self.model_control_mode is ControlMode.EXPLICIT
+
+    @property
+    def poll_s(self) -> float:
+        """Seconds between two looks at the repositories."""
+        if self.repository_poll_seconds is not None:
+            return self.repository_poll_seconds
+        return 15.0 if self.model_control_mode is ControlMode.POLL else 30.0
+
+    @model_validator(mode="after")
+    def _load_model_is_explicit(self) -> Self:
+        if self.load_model and self.model_control_mode is not ControlMode.EXPLICIT:
+            raise ValueError(
+                "load_model is for model_control_mode explicit; the other modes load every model"
+            )
+        return self
 
     @model_validator(mode="after")
     def _something_listens(self) -> Self:
@@ -107,7 +162,8 @@ def load_server_config(
     for name in ServerConfig.model_fields:
         value = environment.get(ENV_PREFIX + name.upper())
         if value is not None and value != "":
-            merged[name] = value.split(os.pathsep) if name == "repositories" else value
+            separator = _LISTS.get(name)
+            merged[name] = value if separator is None else value.split(separator)
             lines.pop((name,), None)
     merged.update(flags)
     return validate(ServerConfig, merged, source=source, lines=lines)

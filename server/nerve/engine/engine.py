@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import functools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
@@ -15,9 +17,10 @@ import numpy as np
 from nerve.config.model import ModelConfig
 from nerve.engine.batcher import Batcher, BatchLimits, Waiter
 from nerve.engine.instances import Placement, cores, place
-from nerve.engine.session import Session, gpu_devices
+from nerve.engine.loading import in_own_thread
+from nerve.engine.session import LoadStop, Session, gpu_devices
 from nerve.errors import DeadlineExceeded, InferenceFailed, ModelUnloaded
-from nerve.metrics import EngineMetrics
+from nerve.metrics import RunMetrics
 from nerve.types import EngineStatistics, FloatArray, IntArray, Row, RowResult
 
 log = logging.getLogger(__name__)
@@ -43,6 +46,41 @@ def pad(rows: Sequence[Row], pad_id: int) -> tuple[IntArray, IntArray, IntArray 
     return ids, mask, type_ids
 
 
+def give_memory_back() -> None:
+    """Hand what has been freed to the system, where the allocator would keep it (glibc)."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError, TypeError):  # another C library, or Windows
+        return
+
+
+def _load(
+    file: Path, config: ModelConfig, external: Mapping[str, Path], stop: LoadStop
+) -> list[tuple[Session, Placement]]:
+    """A session for each placement."""
+    optimization = config.optimization
+    placements = place(
+        config.instance_group,
+        gpus=gpu_devices(),
+        cores=cores(),
+        threads_per_run=optimization.intra_op_threads,
+    )
+    return [
+        (
+            Session(
+                file,
+                gpu=placement.gpu,
+                graph_level=optimization.graph_level,
+                intra_op_threads=optimization.intra_op_threads,
+                external=external,
+                stop=stop,
+            ),
+            placement,
+        )
+        for placement in placements
+    ]
+
+
 class LocalEngine:
     """`nerve.types.Engine` on this machine's devices. Use `LocalEngine.open`, then `aclose`."""
 
@@ -53,7 +91,7 @@ class LocalEngine:
         *,
         limits: BatchLimits,
         pad_id: int,
-        metrics: EngineMetrics,
+        metrics: RunMetrics,
     ) -> None:
         self._model, self._pad_id, self._metrics = model, pad_id, metrics
         self._sessions = list(sessions)
@@ -65,43 +103,39 @@ class LocalEngine:
 
     @classmethod
     async def open(
-        cls, model: str, file: Path, config: ModelConfig, *, pad_id: int, metrics: EngineMetrics
+        cls,
+        model: str,
+        file: Path,
+        config: ModelConfig,
+        *,
+        pad_id: int,
+        metrics: RunMetrics,
+        external: Mapping[str, Path] | None = None,
     ) -> Self:
         """Load the sessions. `warm` them, then `start`.
 
+        When this is cancelled, the load is broken off and what there is of it is freed.
+
+        Args:
+            model: name, for errors and threads.
+            file: the graph.
+            config: of the model.
+            pad_id: token id that fills short rows.
+            metrics: what batches are counted in.
+            external: see `Session`.
         Raises:
             ModelLoadFailed, RuntimeMissing: from `place` and `Session`.
         """
-        optimization = config.optimization
         batching = config.dynamic_batching
-
-        def load() -> list[tuple[Session, Placement]]:
-            placements = place(
-                config.instance_group,
-                gpus=gpu_devices(),
-                cores=cores(),
-                threads_per_run=optimization.intra_op_threads,
-            )
-            return [
-                (
-                    Session(
-                        file,
-                        gpu=placement.gpu,
-                        graph_level=optimization.graph_level,
-                        intra_op_threads=optimization.intra_op_threads,
-                    ),
-                    placement,
-                )
-                for placement in placements
-            ]
-
         limits = BatchLimits(
             max_batch_size=config.max_batch_size,
             max_num_tokens=config.max_num_tokens,
             max_queue_delay_s=batching.max_queue_delay_microseconds / 1e6,
             max_queue_size=batching.max_queue_size,
         )
-        sessions = await asyncio.to_thread(load)
+        stop = LoadStop()
+        load = functools.partial(_load, file, config, external or {}, stop)
+        sessions = await in_own_thread(load, name=f"nerve-load-{model}", stop=stop.set)
         return cls(model, sessions, limits=limits, pad_id=pad_id, metrics=metrics)
 
     async def warm(self, rows: Sequence[Row]) -> list[FloatArray]:
@@ -196,7 +230,7 @@ class LocalEngine:
         self._rows += len(rows)
         self._tokens += tokens
         self._padded += padded_tokens
-        self._metrics.observe_batch(self._model, len(rows), tokens, padded_tokens, took_s)
+        self._metrics.observe(len(rows), tokens, padded_tokens, took_s)
 
     def _compute(self, session: Session, rows: Sequence[Row]) -> FloatArray:
         return session.run(*pad(rows, self._pad_id))
@@ -223,5 +257,11 @@ class LocalEngine:
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
-        await asyncio.to_thread(self._threads.shutdown)
+        self._workers.clear()  # with the frames that hold sessions
+        self._metrics.close()
+        await asyncio.to_thread(self._free)
+
+    def _free(self) -> None:
+        self._threads.shutdown()
         self._sessions.clear()
+        give_memory_back()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -31,6 +33,7 @@ _GRAPH_LEVELS: Final = {
     GraphLevel.ALL: "ORT_ENABLE_ALL",
 }
 _ERRORS_ONLY: Final = 3
+_NO_FILES: Final[Mapping[str, Path]] = MappingProxyType({})
 
 
 def require_runtime() -> ModuleType:
@@ -39,6 +42,9 @@ def require_runtime() -> ModuleType:
     Raises:
         RuntimeMissing: neither distribution is installed (or what is there cannot be imported).
     """
+    # From 1.29 on the runtime reports its use to its maker unless this is set before its import;
+    # a server must not, and the thread that would do it does not go with forking (`nerve.proof`).
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime  # noqa: PLC0415  heavy, optional, and its absence is an answer
     except ModuleNotFoundError as error:
@@ -71,18 +77,53 @@ def gpu_devices() -> list[int]:
     return list(range(count.value))
 
 
+class LoadStop:
+    """Breaks off the load of sessions from another thread; the load then raises."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._options: Any = None
+        self._wanted = False
+
+    def set(self) -> None:
+        """Break off the load in progress, and every later one."""
+        with self._lock:
+            self._wanted = True
+            if self._options is not None:
+                self._options.set_load_cancellation_flag(True)
+
+    def attach(self, options: Any) -> None:  # noqa: ANN401  the runtime ships no types
+        """From now on `set` breaks off the load that `options` are used for."""
+        with self._lock:
+            self._options = options
+            if self._wanted:
+                options.set_load_cancellation_flag(True)
+
+
 class Session:
     """A loaded graph on one device. `run` may be called from several threads at once."""
 
     def __init__(
-        self, model: Path, *, gpu: int | None, graph_level: GraphLevel, intra_op_threads: int
+        self,
+        model: Path,
+        *,
+        gpu: int | None,
+        graph_level: GraphLevel,
+        intra_op_threads: int,
+        external: Mapping[str, Path] = _NO_FILES,
+        stop: LoadStop | None = None,
     ) -> None:
         """Load `model`.
 
         Args:
-            model: the .onnx file; external data is looked up beside it.
+            model: the .onnx file.
             gpu: CUDA device number, or None for the CPU.
             graph_level, intra_op_threads: session options.
+            external: the graph's external data files, by the location that it names them with.
+                They are read into memory and can change afterwards. What is not listed here is
+                looked up beside the model and mapped: changing it changes the answers, truncating
+                it kills the process.
+            stop: breaks off the load.
         Raises:
             RuntimeMissing: no runtime is installed.
             ModelLoadFailed: the runtime refuses the file, or its inputs or outputs are not those
@@ -90,7 +131,12 @@ class Session:
         """
         self.device = "cpu" if gpu is None else "gpu"
         self._session = _open(
-            model, gpu=gpu, graph_level=graph_level, intra_op_threads=intra_op_threads
+            model,
+            gpu=gpu,
+            graph_level=graph_level,
+            intra_op_threads=intra_op_threads,
+            external=external,
+            stop=stop,
         )
         self._running: set[Any] = set()  # RunOptions of runs in progress
         self._inputs = {each.name: each.type for each in self._session.get_inputs()}
@@ -179,7 +225,15 @@ class Session:
             options.terminate = True
 
 
-def _open(model: Path, *, gpu: int | None, graph_level: GraphLevel, intra_op_threads: int) -> Any:  # noqa: ANN401  the runtime ships no types
+def _open(
+    model: Path,
+    *,
+    gpu: int | None,
+    graph_level: GraphLevel,
+    intra_op_threads: int,
+    external: Mapping[str, Path],
+    stop: LoadStop | None,
+) -> Any:  # noqa: ANN401  the runtime ships no types
     runtime = require_runtime()
     _check_file(model)
     options = runtime.SessionOptions()
@@ -198,7 +252,15 @@ def _open(model: Path, *, gpu: int | None, graph_level: GraphLevel, intra_op_thr
         ):  # helps where CUDA came by pip; else the loader finds it
             runtime.preload_dlls()
         providers = [("CUDAExecutionProvider", {"device_id": gpu}), "CPUExecutionProvider"]
+    if stop is not None:
+        stop.attach(options)
+    # The runtime copies what it needs of them, so they go when this function ends.
+    buffers = _read(external)
     try:
+        if buffers:
+            options.add_external_initializers_from_files_in_memory(
+                list(buffers), list(buffers.values()), [len(each) for each in buffers.values()]
+            )
         # Without fallback: a GPU model must not move to the CPU behind our back.
         session = runtime.InferenceSession(
             str(model), options, providers=providers, enable_fallback=0
@@ -212,6 +274,17 @@ def _open(model: Path, *, gpu: int | None, graph_level: GraphLevel, intra_op_thr
             f"{', '.join(session.get_providers())} (are CUDA and cuDNN of its build installed?)"
         )
     return session
+
+
+def _read(external: Mapping[str, Path]) -> dict[str, bytes]:
+    """The external data, by location; `a.bin` and `./a.bin` are one to the runtime, too."""
+    buffers = {}
+    for location, file in {os.path.normpath(key): each for key, each in external.items()}.items():
+        try:
+            buffers[location] = file.read_bytes()
+        except OSError as error:
+            raise ModelLoadFailed(f"{location} cannot be read: {error.strerror}") from error
+    return buffers
 
 
 def _check_file(model: Path) -> None:

@@ -11,43 +11,45 @@ class Outcome(NamedTuple):
     """What an error is on each wire.
 
     `http` is the status of Encoderfile's and our own routes, `grpc` the name of the status code,
-    `baseten` and `baseten_type` are those of predict_tokens.
+    `baseten` and `baseten_type` are those of predict_tokens, `v2` is that of the Open Inference
+    Protocol's routes.
     """
 
     http: int
     grpc: str
     baseten: int
     baseten_type: str
+    v2: int
 
 
 TABLE: Final[dict[type[errors.NerveError], Outcome]] = {
-    errors.NerveError: Outcome(500, "INTERNAL", 500, "Backend"),
-    errors.InvalidRequest: Outcome(400, "INVALID_ARGUMENT", 400, "Validation"),
-    errors.MalformedBody: Outcome(400, "INVALID_ARGUMENT", 400, "Validation"),
-    errors.MalformedMessage: Outcome(400, "INVALID_ARGUMENT", 400, "Validation"),
-    errors.InvalidField: Outcome(422, "INVALID_ARGUMENT", 422, "Validation"),
-    errors.EmptyInput: Outcome(422, "INVALID_ARGUMENT", 400, "Empty"),
-    errors.TooManyInputs: Outcome(413, "INVALID_ARGUMENT", 413, "Validation"),
-    errors.TextTooLong: Outcome(413, "INVALID_ARGUMENT", 413, "Validation"),
-    errors.UnsupportedMediaType: Outcome(415, "INVALID_ARGUMENT", 415, "Validation"),
-    errors.BodyTooLarge: Outcome(413, "RESOURCE_EXHAUSTED", 413, "Validation"),
-    errors.BodyTimeout: Outcome(408, "DEADLINE_EXCEEDED", 408, "Validation"),
-    errors.ModelUnavailable: Outcome(503, "UNAVAILABLE", 503, "Unhealthy"),
-    errors.ModelNotFound: Outcome(404, "NOT_FOUND", 404, "Validation"),
-    errors.VersionNotFound: Outcome(404, "NOT_FOUND", 404, "Validation"),
-    errors.NoDefaultModel: Outcome(404, "NOT_FOUND", 404, "Validation"),
-    errors.ModelNotReady: Outcome(503, "UNAVAILABLE", 503, "Unhealthy"),
-    errors.ModelUnloaded: Outcome(503, "UNAVAILABLE", 503, "Unhealthy"),
-    errors.ControlFault: Outcome(400, "FAILED_PRECONDITION", 400, "Validation"),
-    errors.ModelControlDisabled: Outcome(409, "FAILED_PRECONDITION", 409, "Validation"),
-    errors.LoadFailed: Outcome(400, "FAILED_PRECONDITION", 400, "Validation"),
-    errors.Overloaded: Outcome(503, "RESOURCE_EXHAUSTED", 429, "Overloaded"),
-    errors.QueueFull: Outcome(503, "RESOURCE_EXHAUSTED", 429, "Overloaded"),
-    errors.DeadlineExceeded: Outcome(504, "DEADLINE_EXCEEDED", 504, "Backend"),
-    errors.ServerFault: Outcome(500, "INTERNAL", 500, "Backend"),
-    errors.TokenizationFailed: Outcome(500, "INTERNAL", 422, "Tokenizer"),
-    errors.InferenceFailed: Outcome(500, "INTERNAL", 424, "Backend"),
-    errors.NonFiniteScores: Outcome(500, "INTERNAL", 500, "Backend"),
+    errors.NerveError: Outcome(500, "INTERNAL", 500, "Backend", 500),
+    errors.InvalidRequest: Outcome(400, "INVALID_ARGUMENT", 400, "Validation", 400),
+    errors.MalformedBody: Outcome(400, "INVALID_ARGUMENT", 400, "Validation", 400),
+    errors.MalformedMessage: Outcome(400, "INVALID_ARGUMENT", 400, "Validation", 400),
+    errors.InvalidField: Outcome(422, "INVALID_ARGUMENT", 422, "Validation", 400),
+    errors.EmptyInput: Outcome(422, "INVALID_ARGUMENT", 400, "Empty", 400),
+    errors.TooManyInputs: Outcome(413, "INVALID_ARGUMENT", 413, "Validation", 400),
+    errors.TextTooLong: Outcome(413, "INVALID_ARGUMENT", 413, "Validation", 400),
+    errors.UnsupportedMediaType: Outcome(415, "INVALID_ARGUMENT", 415, "Validation", 415),
+    errors.BodyTooLarge: Outcome(413, "RESOURCE_EXHAUSTED", 413, "Validation", 413),
+    errors.BodyTimeout: Outcome(408, "DEADLINE_EXCEEDED", 408, "Validation", 408),
+    errors.ModelUnavailable: Outcome(503, "UNAVAILABLE", 503, "Unhealthy", 503),
+    errors.ModelNotFound: Outcome(404, "NOT_FOUND", 404, "Validation", 404),
+    errors.VersionNotFound: Outcome(404, "NOT_FOUND", 404, "Validation", 404),
+    errors.NoDefaultModel: Outcome(404, "NOT_FOUND", 404, "Validation", 404),
+    errors.ModelNotReady: Outcome(503, "UNAVAILABLE", 503, "Unhealthy", 503),
+    errors.ModelUnloaded: Outcome(503, "UNAVAILABLE", 503, "Unhealthy", 503),
+    errors.ControlFault: Outcome(400, "FAILED_PRECONDITION", 400, "Validation", 400),
+    errors.ModelControlDisabled: Outcome(409, "FAILED_PRECONDITION", 409, "Validation", 409),
+    errors.LoadFailed: Outcome(400, "FAILED_PRECONDITION", 400, "Validation", 400),
+    errors.Overloaded: Outcome(503, "RESOURCE_EXHAUSTED", 429, "Overloaded", 503),
+    errors.QueueFull: Outcome(503, "RESOURCE_EXHAUSTED", 429, "Overloaded", 503),
+    errors.DeadlineExceeded: Outcome(504, "DEADLINE_EXCEEDED", 504, "Backend", 503),
+    errors.ServerFault: Outcome(500, "INTERNAL", 500, "Backend", 500),
+    errors.TokenizationFailed: Outcome(500, "INTERNAL", 422, "Tokenizer", 500),
+    errors.InferenceFailed: Outcome(500, "INTERNAL", 424, "Backend", 500),
+    errors.NonFiniteScores: Outcome(500, "INTERNAL", 500, "Backend", 500),
 }
 """Every error that a request can meet; those of SetupError never reach a client."""
 

@@ -44,8 +44,10 @@ class TextTokenizer:
         stride: int | None,
         add_special_tokens: bool,
         facts: TokenizerFacts,
+        highest_id: int,
     ) -> None:
         self.max_tokens, self.side, self.stride, self.facts = max_tokens, side, stride, facts
+        self.highest_id = highest_id  # of its vocabulary with added tokens; -1 without any token
         self._model, self._special = model, add_special_tokens
         self._added = tokenizer.num_special_tokens_to_add(is_pair=False) * add_special_tokens
         # A library tokenizer holds one truncation setting and changing it is not thread-safe, so
@@ -192,6 +194,7 @@ def load_tokenizer(
             piece_lengths=_piece_lengths(tokenizer) if prefix else None,
             unknown_id=-1 if unknown_id is None else unknown_id,
         ),
+        highest_id=_highest_id(tokenizer),
     )
 
 
@@ -255,6 +258,17 @@ def _token_text(value: object) -> str | None:
 
 def _side(value: object) -> Side:
     return Side.LEFT if value == "left" else Side.RIGHT
+
+
+def _highest_id(tokenizer: Tokenizer) -> int:
+    """The highest id of its vocabulary, added tokens included; -1 if it is empty."""
+    added = tokenizer.get_added_tokens_decoder()
+    if type(tokenizer.model).__name__ == "Unigram":
+        # Numbered without gaps. Its 250,000 pieces as a dict would hold the interpreter for long.
+        own = tokenizer.get_vocab_size(with_added_tokens=False) - 1
+    else:
+        own = max(tokenizer.get_vocab(with_added_tokens=False).values(), default=-1)
+    return max([own, *added])
 
 
 def _piece_lengths(tokenizer: Tokenizer) -> IntArray:

@@ -1,5 +1,7 @@
 """Folder listing -> models, versions and their files. `scan` looks at the disk, the rest is pure.
 
+Contents are none of this module's business, nor is what is loaded.
+
 Accepted (DESIGN, decision 1): `<model>/<version>/model.onnx` with side files in the version folder
 or shared in the model folder; a flat export folder (version 1); the hub's `onnx/model.onnx`; a
 repository path that is itself one model folder. External data files lie beside the .onnx file.
@@ -9,18 +11,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from nerve.config.model import VersionPolicy
 from nerve.errors import RepositoryInvalid
 from nerve.types import VersionFiles
 
 MODEL_FILE = "model.onnx"
 CONFIG_FILES = ("config.yaml", "config.yml")
 SIDE_FILES = ("tokenizer.json", "config.json", "tokenizer_config.json", "special_tokens_map.json")
+GOLDEN_FILE = "golden.jsonl"
+CHECKSUM_FILE = "SHA256SUMS"
+"""Optional, in a version's own folder: what sha256sum(1) writes."""
 MAX_DEPTH = 4
 """Levels below a repository that matter: model/version/onnx/model.onnx."""
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -51,6 +55,8 @@ class ModelFiles:
     versions: Mapping[int, VersionFiles]
     problem: str = ""
     warnings: tuple[str, ...] = ()
+    everything: tuple[Path, ...] = ()
+    """Every file in the folder, used or not."""
 
 
 def scan(repository: Path) -> Folder:
@@ -66,60 +72,79 @@ def scan(repository: Path) -> Folder:
     if not repository.is_dir():
         raise RepositoryInvalid(str(repository), "is a file, expected a folder of models")
     root = repository.resolve()
-    folder = _scan(root, root, MAX_DEPTH, frozenset())
+    folder = _scan(root, root, MAX_DEPTH, frozenset((root,)))
     if folder.problem:
         raise RepositoryInvalid(str(repository), folder.problem)
     return folder
 
 
 def _scan(path: Path, root: Path, depth: int, above: frozenset[Path]) -> Folder:
-    above |= {path.resolve()}
+    """`above` holds the real paths of this folder and of those that it lies in."""
     files: dict[str, Path] = {}
     folders: dict[str, Folder] = {}
     faults: dict[str, str] = {}
     try:
-        entries = sorted(path.iterdir())
+        with os.scandir(path) as listing:
+            entries = sorted(listing, key=lambda each: each.name)
     except OSError as error:
         return Folder(path, problem=f"cannot be read: {error.strerror}")
     for entry in entries:
         if _IGNORED.fullmatch(entry.name):
             continue
-        fault = _link_fault(entry, root, above)
-        if fault and depth == MAX_DEPTH and not _links_to_file(entry):
-            folders[entry.name] = Folder(entry, problem=fault)  # listed, with its reason
+        place = path / entry.name
+        link = entry.is_symlink()
+        kind = _kind(entry)
+        fault = _link_fault(place, root, above) if link else ""
+        if not fault and kind == "special":
+            fault = f"{entry.name} is a pipe, socket or device, expected a file"
+        if fault and link and depth == MAX_DEPTH and kind != "file":
+            folders[entry.name] = Folder(place, problem=fault)  # listed, with its reason
         elif fault:
             faults[entry.name] = fault
-        elif entry.is_dir():
+        elif kind == "folder":
             if depth > 0:
-                folders[entry.name] = _scan(entry, root, depth - 1, above)
-        elif entry.is_file():
-            files[entry.name] = entry
+                real = place.resolve() if link else place
+                folders[entry.name] = _scan(place, root, depth - 1, above | {real})
+        elif kind == "file":
+            files[entry.name] = place
     return Folder(
         path, MappingProxyType(files), MappingProxyType(folders), "", MappingProxyType(faults)
     )
 
 
-def _link_fault(entry: Path, root: Path, above: frozenset[Path]) -> str:
-    """Why an entry may not be followed, empty if it may."""
+def _kind(entry: os.DirEntry[str]) -> str:
+    """`folder`, `file`, `special`, or `nothing` for what cannot be followed; links are followed."""
     try:
-        real = entry.resolve(strict=True)
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+        return "special" if Path(entry.path).exists() else "nothing"
+    except OSError:  # a loop of links
+        return "nothing"
+
+
+def _link_fault(link: Path, root: Path, above: frozenset[Path]) -> str:
+    """Why a link may not be followed, empty if it may."""
+    try:
+        real = link.resolve(strict=True)
     except (OSError, RuntimeError):
-        return f"{entry.name} is a link that leads nowhere"
+        return f"{link.name} is a link that leads nowhere"
     if real in above:
-        return f"{entry.name} is a link to a folder that it lies in"
+        return f"{link.name} is a link to a folder that it lies in"
     if real.is_relative_to(root):
         return ""
     return (
-        f"{entry.name} is a link that leads out of the repository; copy the files, or serve the "
+        f"{link.name} is a link that leads out of the repository; copy the files, or serve the "
         "folder that holds them as a repository"
     )
 
 
-def _links_to_file(entry: Path) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:
-        return False
+def every_file(folder: Folder) -> Iterator[Path]:
+    """Every file that was listed, in order."""
+    yield from folder.files.values()
+    for child in folder.folders.values():
+        yield from every_file(child)
 
 
 def read_models(root: Folder) -> list[ModelFiles]:
@@ -139,6 +164,8 @@ def _is_model(root: Folder) -> bool:
     side_files = any(name in names for name in (*SIDE_FILES, *CONFIG_FILES))
     if any(name.endswith((".onnx", *_WEIGHTS)) for name in names):
         return side_files or not any(map(_has_graph, root.folders.values()))
+    if root.folders.keys() <= {"onnx"}:  # its graph is gone, or still to come
+        return side_files
     return side_files and (_has_graph(root) or any(map(version_number, root.folders)))
 
 
@@ -146,15 +173,10 @@ def read_model(folder: Folder) -> ModelFiles:
     """One model folder."""
     # a name that is no UTF-8 must still be one that can be listed
     name = os.fsencode(folder.path.name).decode("utf-8", "backslashreplace")
-    configs = [folder.files[each] for each in CONFIG_FILES if each in folder.files]
-    config = configs[0] if configs else None
+    own, config = _own_config(folder)
     versions: dict[int, VersionFiles] = {}
     warnings = []
-    problem = folder.problem
-    if faults := [folder.faults[each] for each in CONFIG_FILES if each in folder.faults]:
-        problem = faults[0]  # never served without what it says
-    if len(configs) > 1:
-        problem = f"both {' and '.join(CONFIG_FILES)} are there; remove one"
+    problem = own or folder.problem
     if not NAME_PATTERN.fullmatch(name):
         problem = (
             f"{name!r} cannot be a model name: letters, digits, '.', '_' and '-' only, "
@@ -164,7 +186,7 @@ def read_model(folder: Folder) -> ModelFiles:
         number = version_number(child_name)
         if number:
             versions[number] = _read_version(number, child, folder)
-        elif child_name.isdecimal():
+        elif re.fullmatch(r"[-+]?\d+([.,_]\d*)?", child_name):
             warnings.append(
                 f"folder {child_name!r} is ignored: a version is a whole number from 1 on, "
                 "without leading zeros"
@@ -179,13 +201,16 @@ def read_model(folder: Folder) -> ModelFiles:
     if not versions and not problem:
         linked = next(iter(folder.faults.values()), "")
         problem = linked or _no_graph(name, folder)
-    return ModelFiles(name, folder.path, config, versions, problem, tuple(warnings))
+    everything = tuple(every_file(folder))
+    return ModelFiles(name, folder.path, config, versions, problem, tuple(warnings), everything)
 
 
 def _no_graph(name: str, folder: Folder) -> str:
     """What to say of a folder without a graph."""
     expected = f"{name}/<version>/{MODEL_FILE}, {name}/{MODEL_FILE} or {name}/onnx/{MODEL_FILE}"
     weights = next((each for each in folder.files if each.endswith(_WEIGHTS)), None)
+    if any(MODEL_FILE in place.folders for place in (folder, *_graph_places(folder))):
+        return f"{MODEL_FILE} is a folder without a graph in it, expected a file"
     if weights is None:
         return f"no {MODEL_FILE} found; expected {expected}"
     return (
@@ -216,7 +241,7 @@ def _read_version(number: int, folder: Folder, model: Folder) -> VersionFiles:
     own_faults = {name: fault for place in places for name, fault in place.faults.items()}
     side: dict[str, Path] = {}
     faults = [folder.problem] if folder.problem else []
-    for name in SIDE_FILES:
+    for name in (*SIDE_FILES, GOLDEN_FILE):
         # the version's own file wins over one beside its graph, and that over the shared one
         holder = next((place for place in (*places, model) if name in place.files), None)
         if name in own_faults:
@@ -228,31 +253,35 @@ def _read_version(number: int, folder: Folder, model: Folder) -> VersionFiles:
     graph = next((each.files[MODEL_FILE] for each in places if MODEL_FILE in each.files), None)
     if graph is None:
         faults += [fault for name, fault in own_faults.items() if name.endswith(".onnx")]
+    own, config = _own_config(folder) if folder is not model else ("", None)
+    if own:
+        faults.append(own)
+    if CHECKSUM_FILE in folder.files:
+        side[CHECKSUM_FILE] = folder.files[CHECKSUM_FILE]
+    golden = side.pop(GOLDEN_FILE, None)
     if faults:
-        return VersionFiles(number, None, side, "; ".join(dict.fromkeys(faults)))
+        problem = "; ".join(dict.fromkeys(faults))
+        return VersionFiles(number, None, side, problem, config=config, golden=golden)
     if graph is not None:
-        return VersionFiles(number, graph, side)
+        return VersionFiles(number, graph, side, config=config, golden=golden)
     found = [path for place in places for name, path in place.files.items() if name[-5:] == ".onnx"]
     if len(found) == 1:
-        return VersionFiles(number, found[0], side)
+        return VersionFiles(number, found[0], side, config=config, golden=golden)
     problem = (
         f"several .onnx files ({', '.join(path.name for path in found)}) and none of them is "
         f"{MODEL_FILE}; rename the one to serve"
         if found
         else f"version {number} has no {MODEL_FILE}"
     )
-    return VersionFiles(number, None, side, problem)
+    return VersionFiles(number, None, side, problem, config=config, golden=golden)
 
 
-def select_versions(available: Iterable[int], policy: VersionPolicy) -> tuple[list[int], list[int]]:
-    """Versions that a policy serves, and those that it names but that are not there, ascending."""
-    numbers = sorted(available)
-    if policy.all is not None:
-        return numbers, []
-    if policy.specific is not None:
-        wanted = sorted(set(policy.specific.versions))
-        return (
-            [number for number in wanted if number in numbers],
-            [number for number in wanted if number not in numbers],
-        )
-    return numbers[-(policy.latest.num_versions if policy.latest else 1) :], []
+def _own_config(folder: Folder) -> tuple[str, Path | None]:
+    """What is wrong with the config files of a folder, and the one to read."""
+    configs = [folder.files[each] for each in CONFIG_FILES if each in folder.files]
+    faults = [folder.faults[each] for each in CONFIG_FILES if each in folder.faults]
+    if faults:  # never served without what it says
+        return faults[0], None
+    if len(configs) > 1:
+        return f"both {' and '.join(CONFIG_FILES)} are there; remove one", None
+    return "", configs[0] if configs else None

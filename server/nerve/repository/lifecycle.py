@@ -32,7 +32,11 @@ NEXT: Final[Mapping[tuple[State, Event], State]] = {
     (State.UNAVAILABLE, Event.LOAD): State.LOADING,
     (State.LOADING, Event.LOADED): State.READY,
     (State.LOADING, Event.FAILED): State.UNAVAILABLE,
+    (State.READY, Event.LOAD): State.READY,  # a reload goes on beside the copy that serves,
+    (State.READY, Event.LOADED): State.READY,  # takes its place,
+    (State.READY, Event.FAILED): State.READY,  # or leaves it there
     (State.READY, Event.UNLOAD): State.UNLOADING,
+    (State.UNLOADING, Event.LOAD): State.LOADING,  # wanted again before its last user has gone
     (State.UNLOADING, Event.DRAINED): State.UNAVAILABLE,
 }
 

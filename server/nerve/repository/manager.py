@@ -1,32 +1,32 @@
-"""Loads models, knows the state of every version, lends them out, and waits for them to come back."""
+"""Makes what is loaded equal to what is wanted: load, swap, drain, unload.
+
+What the disk holds, and when to look, is `sync`'s business; what requests need is `catalog`'s.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
-from nerve.config.model import ModelConfig, load_model_config
-from nerve.errors import (
-    ConfigInvalid,
-    ModelNotFound,
-    ModelNotReady,
-    NerveError,
-    NoDefaultModel,
-    VersionNotFound,
+from nerve.config.model import ModelConfig
+from nerve.errors import Cause, ModelLoadFailed, NerveError
+from nerve.metrics import RepositoryMetrics
+from nerve.repository.catalog import Catalog
+from nerve.repository.lifecycle import Event, State
+from nerve.repository.records import (
+    FOLDER_GONE,
+    NO_FOLDER,
+    Copy,
+    Failure,
+    Model,
+    Version,
+    backoff_s,
 )
-from nerve.metrics import RequestMetrics
-from nerve.repository.layout import (
-    ModelFiles,
-    read_models,
-    scan,
-    select_versions,
-    version_number,
-)
-from nerve.repository.lifecycle import Event, State, advance
+from nerve.repository.selection import Selection, select, superseded
+from nerve.repository.wanted import Wanted, WantedVersion
 from nerve.types import ServedModel, VersionFiles
 
 log = logging.getLogger(__name__)
@@ -35,253 +35,335 @@ OpenModel = Callable[[str, VersionFiles, ModelConfig], Awaitable[ServedModel]]
 """(model name, files, config) -> a warmed-up model. Raises NerveError."""
 
 
-@dataclass(slots=True)
-class Version:
-    """One version: its state, why it is in it, and the loaded model with its users."""
-
-    number: int
-    state: State = State.UNAVAILABLE
-    reason: str = ""
-    served: ServedModel | None = None
-    leases: int = 0
-    drained: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def advance(self, event: Event, reason: str = "") -> None:
-        """Move on, or raise IllegalTransition."""
-        self.state, self.reason = advance(self.state, event), reason
-
-
-@dataclass(slots=True)
-class Model:
-    """A model folder. `reason` is set when it cannot be used at all; `tried` after a load."""
-
-    name: str
-    files: ModelFiles
-    versions: dict[int, Version] = field(default_factory=dict)
-    reason: str = ""
-    tried: bool = False
-
-    @property
-    def leading(self) -> tuple[State, str]:
-        """State and reason of the version that speaks for the model: READY before the others."""
-        if self.reason:
-            return State.UNAVAILABLE, self.reason
-        if not self.versions:
-            return (State.UNAVAILABLE, "") if self.tried else (State.LOADING, "")
-        best = max(
-            self.versions.values(),
-            key=lambda each: (each.state is State.READY, each.state is State.LOADING, each.number),
-        )
-        return best.state, best.reason
-
-
-@dataclass(frozen=True, slots=True)
-class IndexRow:
-    """A line of the index; `version` 0 stands for a model without a usable version."""
-
-    name: str
-    version: int
-    state: State
-    reason: str
-
-
 class ModelManager:
-    """The models of all repositories. `find`, `load_all`, then `lease`; `aclose` drains."""
+    """Loads and unloads the models of a catalog. `apply` what the disk holds; `aclose` drains."""
 
     def __init__(
         self,
         *,
         open_model: OpenModel,
-        default_model: str | None,
+        catalog: Catalog,
         load_threads: int,
-        metrics: RequestMetrics,
+        metrics: RepositoryMetrics,
         announce: Callable[[str, int], None],
     ) -> None:
-        self._open_model, self._default = open_model, default_model
+        self._open_model, self._catalog = open_model, catalog
         self._slots = asyncio.Semaphore(load_threads)
         self._metrics, self._announce = metrics, announce
-        self._models: dict[str, Model] = {}
-        self.loaded = False
-        """True once every model of the start has been tried."""
+        self._models = catalog.entries
+        self._leaving: set[asyncio.Task[None]] = set()  # copies that wait for their last user
+        self._closing = False
 
-    async def find(self, repositories: Sequence[Path]) -> None:
-        """List every model of the repositories, and load none.
+    # What the disk asks for
 
-        Raises:
-            RepositoryInvalid: a repository itself cannot be read.
+    async def apply(self, wanted: Wanted, *, again: bool = False) -> list[Cause]:
+        """Make what serves equal to what is wanted, as far as it can be loaded.
+
+        Versions are loaded side by side with those that serve, and each takes over as soon as it
+        is READY; then those that are wanted no longer are unloaded.
+
+        Args:
+            wanted: the model as it is on the disk.
+            again: try what failed before although its bytes are the same.
+        Returns:
+            What is not served as it is wanted.
         """
-        found: dict[str, list[ModelFiles]] = {}
-        for repository in dict.fromkeys(path.resolve() for path in repositories):
-            for files in read_models(await asyncio.to_thread(scan, repository)):
-                found.setdefault(files.name, []).append(files)
-        for name in sorted(found):
-            files, *others = found[name]
-            model = self._models[name] = Model(name, files)
-            if others:
-                names = ", ".join(each.path.parent.name for each in found[name])
-                model.reason = f"is in several repositories ({names}); remove or rename one"
-            elif files.problem:
-                model.reason = files.problem
-        if not found:
-            shown = ", ".join(str(repository) for repository in repositories)
-            log.warning("there is no model folder in %s", shown)
-        if self._default is not None and self._default not in self._models:
-            log.error("--default-model: %s", ModelNotFound(self._default, sorted(self._models)))
+        if self._closing:
+            return [Cause(0, "the server is stopping")]
+        model = self._models.setdefault(wanted.name, Model(wanted.name, Wanted(wanted.name)))
+        model.asked, model.coming = True, wanted
+        self._give_up_obsolete(model)
+        async with model.lock:
+            if model.coming is None:
+                return [Cause(0, "the model was unloaded or removed before its turn came")]
+            wanted = model.coming  # it may be newer than what this call brought
+            if wanted.warnings != model.wanted.warnings or not model.tried:
+                for warning in wanted.warnings:
+                    log.warning("model %s: %s", wanted.name, warning)
+            model.asked = model.tried = True
+            if wanted.problem:
+                self._refuse(model, wanted.problem)
+                return [Cause(0, wanted.problem)]
+            model.reason, model.wanted = "", wanted
+            selection = select(wanted.versions, wanted.config)
+            await self._load_selected(model, wanted, selection, again)
+            self._tell_change(model)
+            return [
+                Cause(number, row.reason)
+                for number, row in sorted(model.versions.items())
+                if row.reason and number in (*selection.wanted, *selection.missing)
+            ]
 
-    async def load_all(self) -> None:
-        """Load every model that was found; those that fail are listed with their reason."""
-        await asyncio.gather(*(self.load(name) for name in self._models))
-        self.loaded = True
+    def _refuse(self, model: Model, problem: str) -> None:
+        if model.reason != problem:
+            serves = "; what served goes on" if model.ready() else ""
+            log.error("model %s cannot be loaded%s: %s", model.name, serves, problem)
+            self._metrics.loads.labels(model.name, "failed").inc()
+        model.reason = problem
+        self._tell_change(model)
 
-    async def load(self, name: str) -> None:
-        """Load the versions of a model that its policy selects.
+    async def _load_selected(
+        self, model: Model, wanted: Wanted, selection: Selection, again: bool
+    ) -> None:
+        for number in selection.missing:
+            row = model.versions.setdefault(number, Version(number))
+            if row.state is not State.READY and row.reason != NO_FOLDER:
+                row.reason = NO_FOLDER
+                log.error("model %s version %d: %s", model.name, number, NO_FOLDER)
 
+        async def bring(numbers: Sequence[int]) -> None:
+            for number in numbers:
+                model.versions.setdefault(number, Version(number))
+            await asyncio.gather(
+                *(self._bring(model, wanted.versions[number], again) for number in numbers)
+            )
+
+        await bring(selection.wanted)
+        stand_ins: list[int] = []
+        for spare in selection.spare:
+            if model.coming is not wanted:
+                break
+            lacking = [each for each in selection.newest if each not in model.ready()]
+            if len([each for each in stand_ins if each in model.ready()]) >= len(lacking):
+                break
+            await bring([spare])
+            stand_ins.append(spare)
+        if model.coming is not wanted:
+            return  # what is wanted now decides who stands in and who leaves
+        for number in superseded(selection, model.ready(), stand_ins):
+            self._retire(model, model.versions[number])
+        for number, row in list(model.versions.items()):
+            if number in (*selection.wanted, *stand_ins):
+                continue
+            if row.state is State.READY:
+                row.reason = "" if number in wanted.versions else FOLDER_GONE
+            elif number in selection.missing:
+                continue
+            elif row.state is State.UNAVAILABLE and (
+                row.reason != "unloaded" or number not in wanted.versions
+            ):
+                del model.versions[number]
+
+    async def _bring(self, model: Model, wanted: WantedVersion, again: bool) -> None:
+        """Load a version unless that is done, or failed with the same bytes a short time ago."""
+        row = model.versions[wanted.number]
+        if _is_obsolete(model, wanted.number, wanted.identity):
+            return
+        if row.copy is not None and row.copy.identity == wanted.identity:
+            row.reason, row.failure = "", None
+            return
+        failure = row.failure
+        same = failure is not None and failure.identity == wanted.identity
+        if same and failure is not None and not again and time.monotonic() < failure.retry_at:
+            return
+        task = asyncio.create_task(self._load(model, row, wanted), name=f"load-{model.name}")
+        model.loads[wanted.number], row.loading = task, wanted.identity
+        try:
+            await asyncio.wait([task])  # given up by itself when it is obsolete: no error of ours
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait([task])
+            raise
+        finally:
+            model.loads.pop(wanted.number, None)
+            row.loading = ""
+        if not task.cancelled():
+            task.result()
+
+    async def _load(self, model: Model, row: Version, wanted: WantedVersion) -> None:
+        row.advance(Event.LOAD, row.reason if row.state is State.READY else "")
+        self._tell_change(model)
+        began = time.monotonic()
+        outcome = "discarded"
+        served: ServedModel | None = None
+        try:
+            served = await self._open(model.name, wanted)
+            if await asyncio.to_thread(wanted.untouched):
+                self._swap(model, row, Copy(served, wanted.identity))
+                outcome, served = "loaded", None
+            else:
+                row.advance(Event.FAILED, "its files changed while it was being loaded")
+        except asyncio.CancelledError:
+            row.advance(Event.FAILED, "its load was given up")
+            raise
+        except NerveError as error:
+            outcome = "failed"
+            self._fail(model, row, wanted, str(error))
+        except Exception as error:  # boundary: one model must not stop the others
+            outcome = "failed"
+            log.exception("model %s version %d broke its loader", model.name, row.number)
+            self._fail(model, row, wanted, f"{type(error).__name__}: {error}")
+        finally:
+            if served is not None:
+                self._free(model, row, Copy(served, wanted.identity))
+            self._metrics.loads.labels(model.name, outcome).inc()
+            took_s = time.monotonic() - began
+            if self._models.get(model.name) is model:
+                self._metrics.load_seconds.labels(model.name, str(row.number)).set(took_s)
+            if outcome != "failed":
+                log.info(
+                    "model %s version %d %s in %.2f s", model.name, row.number, outcome, took_s
+                )
+            self._tell_change(model)
+
+    async def _open(self, name: str, wanted: WantedVersion) -> ServedModel:
+        if wanted.problem:
+            raise ModelLoadFailed(wanted.problem)
+        async with self._slots:
+            return await self._open_model(name, wanted.files, wanted.config)
+
+    def _swap(self, model: Model, row: Version, copy: Copy) -> None:
+        """Let a loaded copy answer from now on; whoever has the old one keeps it to the end."""
+        old, row.copy, row.failure = row.copy, copy, None
+        row.advance(Event.LOADED)
+        self._metrics.ready.labels(model.name, str(row.number)).set(1)
+        self._announce(model.name, row.number)
+        if old is not None:
+            self._free(model, row, old)
+
+    def _fail(self, model: Model, row: Version, wanted: WantedVersion, reason: str) -> None:
+        before = row.failure
+        same = before is not None and before.identity == wanted.identity
+        attempts = before.attempts + 1 if before is not None and same else 1
+        row.failure = Failure(wanted.identity, attempts, time.monotonic() + backoff_s(attempts))
+        row.advance(Event.FAILED, reason)
+        log.log(
+            logging.INFO if same else logging.ERROR,
+            "model %s version %d cannot load%s: %s",
+            model.name,
+            row.number,
+            "; what served goes on" if row.state is State.READY else "",
+            reason,
+        )
+
+    @staticmethod
+    def _give_up_obsolete(model: Model) -> None:
+        """Break off loads of what is wanted no longer."""
+        for number, task in model.loads.items():
+            if _is_obsolete(model, number, model.versions[number].loading):
+                task.cancel()
+
+    def retries(self, now: float) -> tuple[list[str], float | None]:
+        """Models with a failed version that is to be tried again, and when (monotonic s) the next
+        one is."""
+        due: set[str] = set()
+        later: list[float] = []
+        for model in self._models.values():
+            for number, row in model.versions.items() if not model.reason else ():
+                there = model.wanted.versions.get(number)
+                if row.failure is None or there is None or there.problem or row.loading:
+                    continue  # nothing that only time could mend
+                if row.failure.retry_at <= now:
+                    due.add(model.name)
+                else:
+                    later.append(row.failure.retry_at)
+        return sorted(due), min(later, default=None)
+
+    # Leaving
+
+    async def remove(self, name: str) -> None:
+        """Forget a model: unknown at once, freed when its last user has gone."""
+        model = self._models.pop(name, None)
+        if model is None:
+            return
+        log.info("model %s: its folder is gone; unloading it", name)
+        model.coming = None
+        self._give_up_obsolete(model)
+        self._metrics.forget(name)
+        self._tell_change(None)
+        # Whoever gives up waiting for this leaves it to `aclose`.
+        await asyncio.shield(self._keep(self._retire_forgotten(model)))
+
+    async def _retire_forgotten(self, model: Model) -> None:
+        async with model.lock:
+            self._retire_all(model)
+
+    async def unload(self, name: str, *, wait: bool = False) -> None:
+        """Unload every version of a model until it is asked for again.
+
+        Args:
+            name: of the model.
+            wait: return when its users have given it back, not before.
         Raises:
             ModelNotFound.
         """
-        model = self.model(name)
-        for warning in model.files.warnings:
-            log.warning("model %s: %s", name, warning)
-        if not model.reason:
+        model = self._catalog.model(name)
+        model.asked, model.coming = False, None
+        self._give_up_obsolete(model)
+        async with model.lock:
+            self._retire_all(model)
+            for row in model.versions.values():
+                row.failure = None
+            self._tell_change(model)
+        leaving = [task for row in model.versions.values() for task in row.leaving]
+        if wait and leaving:
+            await asyncio.wait(leaving)
+
+    def _retire_all(self, model: Model) -> None:
+        for row in model.versions.values():
+            if row.state is State.READY:
+                self._retire(model, row)
+
+    def _retire(self, model: Model, row: Version) -> None:
+        copy, row.copy = row.copy, None
+        assert copy is not None  # READY says so
+        row.advance(Event.UNLOAD)
+        if self._models.get(model.name) is model:  # else the gauge is another one's
+            self._metrics.ready.labels(model.name, str(row.number)).set(0)
+        self._free(model, row, copy)
+
+    def _free(self, model: Model, row: Version, copy: Copy) -> None:
+        """Close a copy once its users have given it back."""
+
+        async def close() -> None:
+            await copy.wait_idle()
             try:
-                config = await asyncio.to_thread(load_model_config, model.files.config, name=name)
-            except ConfigInvalid as error:
-                model.reason = str(error)
-        model.tried = True
-        if model.reason:
-            log.error("model %s is not served: %s", name, model.reason)
-            return
-        selected, missing = select_versions(model.files.versions, config.version_policy)
-        for number in missing:
-            reason = "named by version_policy.specific, but there is no such folder"
-            model.versions[number] = Version(number, reason=reason)
-            log.error("model %s version %d: %s", name, number, reason)
-        for number in selected:
-            model.versions[number] = Version(number)
-        await asyncio.gather(
-            *(self._load(model, model.files.versions[number], config) for number in selected)
+                await copy.served.aclose()
+            except Exception:  # boundary: nobody waits for this but us
+                log.exception("model %s version %d could not be closed", model.name, row.number)
+            finally:
+                row.leaving.discard(task)
+                if row.state is State.UNLOADING and not row.leaving:
+                    self._drained(model, row)
+                self._tell_change(model)
+
+        task = self._keep(close())
+        row.leaving.add(task)
+
+    @staticmethod
+    def _drained(model: Model, row: Version) -> None:
+        missing = (
+            model.asked and row.number in select(model.wanted.versions, model.wanted.config).missing
         )
+        row.advance(Event.DRAINED, NO_FOLDER if missing else "unloaded")
+        if row.number not in model.wanted.versions and not missing:
+            model.versions.pop(row.number, None)
 
-    async def _load(self, model: Model, files: VersionFiles, config: ModelConfig) -> None:
-        version = model.versions[files.number]
-        version.advance(Event.LOAD)
-        try:
-            async with self._slots:
-                version.served = await self._open_model(model.name, files, config)
-        except NerveError as error:
-            version.advance(Event.FAILED, str(error))
-            log.error("model %s version %d cannot load: %s", model.name, files.number, error)
-        except Exception as error:  # boundary: one model must not stop the others
-            version.advance(Event.FAILED, f"{type(error).__name__}: {error}")
-            log.exception("model %s version %d cannot load", model.name, files.number)
-        else:
-            version.advance(Event.LOADED)
-            self._metrics.versions.labels(model.name, str(files.number)).set(1)
-            self._announce(model.name, files.number)
-
-    @contextmanager
-    def lease(self, name: str | None, version: str | None) -> Iterator[ServedModel]:
-        """Borrow a READY version; it is not freed before the block ends. Never awaits.
-
-        Args:
-            name: of the model, or None for the default one.
-            version: its number as the client wrote it, or None for the highest READY one.
-        Raises:
-            ModelNotFound, NoDefaultModel, VersionNotFound, ModelNotReady.
-        """
-        chosen = self._choose(name, version)
-        assert chosen.served is not None  # READY says so
-        chosen.leases += 1
-        try:
-            yield chosen.served
-        finally:
-            chosen.leases -= 1
-            if chosen.leases == 0:
-                chosen.drained.set()
-
-    def _choose(self, name: str | None, version: str | None) -> Version:
-        model = self.model(name)
-        if version is None:
-            ready = [each for each in model.versions.values() if each.state is State.READY]
-            if ready:
-                return max(ready, key=lambda each: each.number)
-            state, cause = model.leading
-            raise ModelNotReady(model.name, "", state.value, cause)
-        if model.reason or not model.tried:
-            state, cause = model.leading
-            raise ModelNotReady(model.name, version, state.value, cause)
-        known = model.versions.get(version_number(version))
-        if known is None:
-            served = [each.number for each in model.versions.values() if each.served is not None]
-            raise VersionNotFound(model.name, version, sorted(served))
-        if known.state is not State.READY:
-            raise ModelNotReady(model.name, version, known.state.value, known.reason)
-        return known
-
-    def model(self, name: str | None) -> Model:
-        """A model by name; None means the default one: configured, or the only usable one.
-
-        Raises:
-            ModelNotFound, NoDefaultModel.
-        """
-        if name is None:
-            name = self._default
-        if name is not None:
-            if name not in self._models:
-                raise ModelNotFound(name, sorted(self._models))
-            return self._models[name]
-        if len(self._models) == 1:
-            return next(iter(self._models.values()))
-        usable = [
-            model for model in self._models.values() if model.leading[0] is not State.UNAVAILABLE
-        ]
-        if len(usable) != 1:
-            raise NoDefaultModel(sorted(model.name for model in usable))
-        return usable[0]
-
-    def models(self) -> list[Model]:
-        """Every model, by name."""
-        return [self._models[name] for name in sorted(self._models)]
-
-    def index(self) -> list[IndexRow]:
-        """Every version of every model, in order."""
-        rows = []
-        for model in self.models():
-            if not model.versions:
-                rows.append(IndexRow(model.name, 0, *model.leading))
-            for number in sorted(model.versions):
-                version = model.versions[number]
-                rows.append(IndexRow(model.name, number, version.state, version.reason))
-        return rows
-
-    @property
-    def ready(self) -> bool:
-        """The start is over, and if there are models, one of them answers."""
-        if not self.loaded:
-            return False
-        states = [row.state for row in self.index()]
-        return not states or State.READY in states
+    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        return task
 
     async def aclose(self) -> None:
         """Unload every version once its users have given it back."""
-        versions = [each for model in self.models() for each in model.versions.values()]
-        outcomes = await asyncio.gather(
-            *(self._unload(version) for version in versions), return_exceptions=True
-        )
-        for outcome in outcomes:
-            if isinstance(outcome, Exception):
-                log.error("a model could not be closed", exc_info=outcome)
+        self._closing = True
+        for model in self._models.values():
+            model.coming = None
+            self._give_up_obsolete(model)
+        for model in self._catalog.models():
+            async with model.lock:
+                self._retire_all(model)
+        while self._leaving:
+            await asyncio.wait(self._leaving)
 
-    async def _unload(self, version: Version) -> None:
-        if version.state is not State.READY or version.served is None:
-            return
-        version.advance(Event.UNLOAD)
-        version.drained.clear()
-        if version.leases:
-            await version.drained.wait()
-        served, version.served = version.served, None
-        self._metrics.versions.labels(served.info.name, str(version.number)).set(0)
-        try:
-            await served.aclose()
-        finally:
-            version.advance(Event.DRAINED, "unloaded")
+    def _tell_change(self, model: Model | None) -> None:
+        if model is not None and self._models.get(model.name) is model:
+            self._metrics.stale.labels(model.name).set(model.stale)
+        self._catalog.tell_change()
+
+
+def _is_obsolete(model: Model, number: int, identity: str) -> bool:
+    """Whether a version with these contents is not what was asked for last."""
+    there = model.coming.versions.get(number) if model.coming is not None else None
+    return there is None or there.identity != identity

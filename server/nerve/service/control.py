@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nerve.errors import ModelUnavailable
+from nerve.config.server import ServerConfig
+from nerve.errors import ModelControlDisabled, ModelUnavailable
+from nerve.repository.catalog import Catalog
 from nerve.repository.lifecycle import State
-from nerve.repository.manager import ModelManager, Version
+from nerve.repository.records import IndexRow, Version
+from nerve.repository.sync import RepositorySync
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,25 +76,27 @@ class ModelStatus:
     default: bool
     labels: tuple[str, ...] | None
     limits: Limits | None
+    config_override: bool
+    """Whether it was loaded with a config that is not the one on the disk."""
     versions: tuple[VersionStatus, ...]
 
 
 class ControlService:
-    """Answers questions about the server and its models."""
+    """Answers questions about the server and its models, and loads and unloads on request."""
 
-    def __init__(self, manager: ModelManager) -> None:
-        self._manager = manager
+    def __init__(self, catalog: Catalog, sync: RepositorySync, *, config: ServerConfig) -> None:
+        self._catalog, self._sync, self._config = catalog, sync, config
         self.draining = False
         """Set when the server stops: it finishes what it has and wants nothing more."""
 
     @property
     def ready(self) -> bool:
         """Whether the server should get traffic."""
-        return self._manager.ready and not self.draining
+        return self._catalog.ready and not self.draining
 
     def states(self) -> dict[str, str]:
         """State of every model, by name."""
-        return {model.name: model.leading[0].value for model in self._manager.models()}
+        return {model.name: model.leading[0].value for model in self._catalog.models()}
 
     def models(self) -> list[ModelSummary]:
         """Every model, by name."""
@@ -102,7 +108,7 @@ class ControlService:
                 versions=tuple(str(number) for number in sorted(model.versions)),
                 default=model.name == default,
             )
-            for model in self._manager.models()
+            for model in self._catalog.models()
         ]
 
     def model(self, name: str) -> ModelStatus:
@@ -111,7 +117,7 @@ class ControlService:
         Raises:
             ModelNotFound.
         """
-        model = self._manager.model(name)
+        model = self._catalog.model(name)
         versions = tuple(_version(model.versions[number]) for number in sorted(model.versions))
         answering = next((each for each in reversed(versions) if each.state is State.READY), None)
         state, reason = model.leading
@@ -123,12 +129,44 @@ class ControlService:
             default=model.name == self._default(),
             labels=answering.labels if answering else None,
             limits=answering.limits if answering else None,
+            config_override=model.wanted.overridden,
             versions=versions,
         )
 
+    async def index(self, *, ready_only: bool = False) -> list[IndexRow]:
+        """A row a version, by name and version; one with version 0 for a model without any."""
+        await self._sync.refresh()
+        rows = self._catalog.index()
+        return [row for row in rows if row.state is State.READY] if ready_only else rows
+
+    async def load(self, name: str, *, config: Mapping[str, object] | None = None) -> None:
+        """Load a model as it is on the disk now, and return when it is served.
+
+        Args:
+            name: of the model.
+            config: in place of its config.yaml, with the same keys, until the next plain load.
+        Raises:
+            ModelControlDisabled, ModelNotFound, ConfigInvalid (`config` is faulty), LoadFailed.
+        """
+        self._check_control()
+        await self._sync.load(name, override=config)
+
+    async def unload(self, name: str, *, wait: bool = False) -> None:
+        """Take a model out of service; with `wait`, return when its last user has gone.
+
+        Raises:
+            ModelControlDisabled, ModelNotFound.
+        """
+        self._check_control()
+        await self._sync.unload(name, wait=wait)
+
+    def _check_control(self) -> None:
+        if not self._config.model_control:
+            raise ModelControlDisabled(self._config.model_control_mode.value)
+
     def _default(self) -> str | None:
         try:
-            return self._manager.model(None).name
+            return self._catalog.model(None).name
         except ModelUnavailable:
             return None
 

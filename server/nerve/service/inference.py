@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from nerve.config.server import ServerConfig
 from nerve.errors import EmptyInput, TooManyInputs
 from nerve.metrics import RequestMetrics
-from nerve.repository.manager import ModelManager
+from nerve.repository.catalog import Catalog
+from nerve.service.shadow import ShadowRunner
 from nerve.types import (
     CallStatistics,
     CutOptions,
@@ -52,10 +53,9 @@ class SpanRequest:
 class InferenceService:
     """Answers inference requests of every protocol."""
 
-    def __init__(
-        self, manager: ModelManager, *, config: ServerConfig, metrics: RequestMetrics
-    ) -> None:
-        self._manager, self._config, self._metrics = manager, config, metrics
+    def __init__(self, catalog: Catalog, *, config: ServerConfig, metrics: RequestMetrics) -> None:
+        self._catalog, self._config, self._metrics = catalog, config, metrics
+        self._shadow = ShadowRunner(catalog, metrics, timeout_s=config.request_timeout_s)
 
     def deadline(self, now: float, *, timeout_s: float | None = None) -> float:
         """The deadline of a request that arrived at `now`: the caller's or the server's, if less."""
@@ -63,18 +63,19 @@ class InferenceService:
         return now + (limit if timeout_s is None else min(limit, timeout_s))
 
     def info(self, model: str | None, version: str | None) -> ModelInfo:
-        """Facts of the version that would answer. Raises what `ModelManager.lease` raises."""
-        with self._manager.lease(model, version) as served:
+        """Facts of the version that would answer. Raises what `Catalog.lease` raises."""
+        with self._catalog.lease(model, version) as served:
             return served.info
 
     async def spans(self, call: Call, request: SpanRequest) -> tuple[ModelInfo, SpanAnswer]:
         """Tag texts and join tokens into spans.
 
         Raises:
-            EmptyInput, TooManyInputs; what `ModelManager.lease` and `ServedModel.spans` raise.
+            EmptyInput, TooManyInputs; what `Catalog.lease` and `ServedModel.spans` raise.
         """
-        check_texts(request.texts, call.max_texts)
-        with self._manager.lease(call.model, call.version) as model:
+        texts = request.texts
+        check_texts(texts, call.max_texts)
+        with self._catalog.lease(call.model, call.version) as model:
             info = model.info
             options = SpanOptions(
                 strategy=request.strategy or info.aggregation_strategy or request.default_strategy,
@@ -83,8 +84,12 @@ class InferenceService:
                 offset_unit=self._unit(request.offset_unit, info, OffsetUnit.CODEPOINT),
                 cut=request.cut,
             )
-            answer = await model.spans(request.texts, options, deadline=call.deadline)
-        self._count(info, len(request.texts), answer.statistics)
+            answer = await model.spans(texts, options, deadline=call.deadline)
+        self._count(info, len(texts), answer.statistics)
+        if call.version is None:
+            self._shadow.consider(
+                info, answer, lambda other, until: other.spans(texts, options, deadline=until)
+            )
         return info, answer
 
     async def tokens(
@@ -97,16 +102,22 @@ class InferenceService:
     ) -> tuple[ModelInfo, TokenAnswer]:
         """Tag texts token by token; long ones are cut. Raises as `spans`."""
         check_texts(texts, call.max_texts)
-        with self._manager.lease(call.model, call.version) as model:
+        with self._catalog.lease(call.model, call.version) as model:
             info = model.info
-            answer = await model.tokens(
-                texts,
-                unit=self._unit(offset_unit, info, default_unit),
-                cut=CutOptions(),
-                deadline=call.deadline,
-            )
+            unit, cut = self._unit(offset_unit, info, default_unit), CutOptions()
+            answer = await model.tokens(texts, unit=unit, cut=cut, deadline=call.deadline)
         self._count(info, len(texts), answer.statistics)
+        if call.version is None:
+            self._shadow.consider(
+                info,
+                answer,
+                lambda other, until: other.tokens(texts, unit=unit, cut=cut, deadline=until),
+            )
         return info, answer
+
+    async def aclose(self) -> None:
+        """Give up what runs for nobody: copies for shadow versions."""
+        await self._shadow.aclose()
 
     def _unit(
         self, requested: OffsetUnit | None, info: ModelInfo, default: OffsetUnit

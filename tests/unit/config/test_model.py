@@ -14,12 +14,14 @@ from pydantic import BaseModel, ValidationError
 
 from nerve.config.model import (
     MAX_CONFIG_BYTES,
+    SERVING_KEYS,
     AllVersions,
     Kind,
     LatestVersions,
     ModelConfig,
     SpecificVersions,
     load_model_config,
+    load_version_config,
 )
 from nerve.errors import ConfigInvalid
 from nerve.types import OffsetUnit, Side, Strategy
@@ -52,7 +54,9 @@ def all_sections(section: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 
 def document(key: str, value: str) -> str:
-    """One-line YAML that sets one dotted key."""
+    """One-line YAML that sets one dotted key, and what cannot do without."""
+    if key == "shadow.fraction":
+        return f"{{shadow: {{version: 1, fraction: {value}}}}}"
     for part in reversed(key.split(".")):
         name = part.removesuffix("[]")
         value = f"{{{name}: {value}}}" if name == part else f"{{{name}: [{value}]}}"
@@ -133,6 +137,16 @@ VALID: dict[str, list[tuple[str, object]]] = {
     "model_warmup[].text": [("Ada", "Ada")],
     "model_warmup[].batch_size": [("1", 1), ("1024", 1024)],
     "model_warmup[].count": [("1", 1), ("1000", 1000)],
+    "quality_gate": [("{min_f1: 0.9}", {"min_f1": 0.9}), ("null", None)],
+    "quality_gate.min_f1": [("0.875", 0.875), ("0", 0.0), ("1", 1.0)],
+    "routing": [("{weights: {1: 1}}", {"weights": {1: 1.0}}), ("null", None)],
+    "routing.weights": [
+        ("{1: 90, 2: 10}", {1: 90.0, 2: 10.0}),
+        ('{"1": 0.5, "20": 0}', {1: 0.5, 20: 0.0}),
+    ],
+    "shadow": [("{version: 3}", {"version": 3, "fraction": 1.0}), ("null", None)],
+    "shadow.version": [("1", 1), ("77", 77)],
+    "shadow.fraction": [("0.001", 0.001), ("1", 1.0)],
 }
 INVALID: dict[str, list[str]] = {
     "name": ["[ner]", "7", "{}"],
@@ -175,6 +189,17 @@ INVALID: dict[str, list[str]] = {
     "model_warmup[].text": ["3", "null"],
     "model_warmup[].batch_size": ["0", "1025", "x"],
     "model_warmup[].count": ["0", "1001", "x"],
+    "quality_gate": ["{}", "0.9", "[]", "{f1: 0.9}"],
+    "quality_gate.min_f1": ["-0.1", "1.01", "x", "null", ".nan", ".inf"],
+    "routing": ["{}", "3", "[]", "{weight: {1: 1}}"],
+    "routing.weights": [
+        *["{}", "[1]", "null", "{1: -1}", "{1: .nan}", "{1: .inf}", "{1: x}"],
+        *["{0: 1}", "{-1: 1}", "{x: 1}", "{1.5: 1}", "{true: 1}", "{null: 1}", '{"-1": 1}'],
+        '{"1.0": 1}',
+    ],
+    "shadow": ["{}", "3", "[3]", "{version: 1, share: 0.1}"],
+    "shadow.version": ["0", "-1", "x", "1.5", '"1"', "null", "true"],
+    "shadow.fraction": ["0", "-0.1", "1.1", "x", "null", ".nan"],
 }
 
 
@@ -351,3 +376,99 @@ def test_a_count_is_a_whole_number_and_nothing_else(tmp_path: Path, value: str) 
     file.write_text(f"max_batch_size: {value}\n")
     with pytest.raises(ConfigInvalid, match="max_batch_size: input should be a valid integer"):
         load_model_config(file, name="m")
+
+
+def test_weights_that_are_all_zero(tmp_path: Path) -> None:
+    """Nobody would answer."""
+    ((path, line, message),) = faults(tmp_path, "\nrouting: {weights: {1: 0, 2: 0.0}}\n")
+    assert (path, line, message) == ("routing", 2, "at least one weight must be over 0")
+
+
+# --- a version's own config ---
+
+
+def version_config(tmp_path: Path, text: str, model: ModelConfig | None = None) -> ModelConfig:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    return load_version_config(file, model or ModelConfig(), number=7)
+
+
+def version_faults(tmp_path: Path, text: str, model: ModelConfig | None = None) -> list[str]:
+    with pytest.raises(ConfigInvalid) as caught:
+        version_config(tmp_path, text, model)
+    assert caught.value.source == "7/config.yaml"
+    return [str(each) for each in caught.value.problems]
+
+
+def test_a_version_s_config_is_laid_over_the_model_s(tmp_path: Path) -> None:
+    """Mapping by mapping; lists and values are replaced. The model's own keys stay."""
+    model = load(
+        tmp_path,
+        "version_policy: all\nmax_batch_size: 4\nlabels: [O, B-PER]\n"
+        "tokenizer: {max_length: 64, stride: 8}\ninstance_group: [{count: 2}, {count: 3}]\n",
+    )
+    own = version_config(
+        tmp_path, "labels: [O]\ntokenizer: {stride: 16}\ninstance_group: {count: 1}\n", model
+    )
+    assert own.labels == ["O"]
+    assert (own.tokenizer.max_length, own.tokenizer.stride) == (64, 16)
+    assert [group.count for group in own.instance_group] == [1]
+    assert (own.max_batch_size, own.version_policy) == (4, model.version_policy)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "max_batch_size: 32\n"])
+def test_a_version_s_config_that_changes_nothing(tmp_path: Path, text: str) -> None:
+    assert version_config(tmp_path, text) == ModelConfig()
+
+
+@pytest.mark.parametrize("key", sorted(SERVING_KEYS))
+def test_what_says_which_versions_serve_is_the_model_s_business(tmp_path: Path, key: str) -> None:
+    """A version cannot decide on the others."""
+    values = {"routing": "{weights: {1: 1}}", "shadow": "{version: 1}", "version_policy": "all"}
+    (fault,) = version_faults(tmp_path, f"\n{key}: {values.get(key, 'token-classification')}\n")
+    assert fault == (f"line 2: {key}: belongs into the model's config.yaml, not into a version's")
+
+
+def test_all_problems_of_a_version_s_config_at_once(tmp_path: Path) -> None:
+    found = version_faults(tmp_path, "max_batch: 3\nshadow: {version: 2}\nlabels: []\n")
+    assert [each.split(":")[0:2] for each in found] == [
+        ["line 1", " max_batch"],
+        ["line 2", " shadow"],
+        ["line 3", " labels"],
+    ]
+
+
+def test_a_version_s_config_is_checked_together_with_the_model_s(tmp_path: Path) -> None:
+    """What each of them says is fine, and both together is not."""
+    model = load(tmp_path, "quality_gate: {min_f1: 0.5}\n")
+    assert version_config(tmp_path, "quality_gate: null\n", model).quality_gate is None
+    assert version_faults(tmp_path, "quality_gate: 0.5\n", model)
+
+
+def test_a_version_s_config_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigInvalid, match=r"^7/config\.yaml: cannot be read: No such file"):
+        load_version_config(tmp_path / "config.yaml", ModelConfig(), number=7)
+    (tmp_path / "config.yaml").write_text("a: &a [*a]\n")
+    with pytest.raises(ConfigInvalid, match=r"^7/config\.yaml: "):
+        load_version_config(tmp_path / "config.yaml", ModelConfig(), number=7)
+
+
+# --- an override ---
+
+
+def test_an_override_is_taken_in_place_of_the_file(tmp_path: Path) -> None:
+    """Which is not even read."""
+    override = {"max_batch_size": 2, "name": "ner"}
+    config = load_model_config(tmp_path / "config.yaml", name="ner", override=override)
+    assert config == ModelConfig(max_batch_size=2, name="ner")
+    assert load_model_config(None, name="ner", override={}) == ModelConfig()
+
+
+def test_all_problems_of_an_override_at_once() -> None:
+    """It has no lines."""
+    override = {"max_batch": 2, "name": "other", "version_policy": "newest"}
+    with pytest.raises(ConfigInvalid) as caught:
+        load_model_config(None, name="ner", override=override)
+    assert caught.value.source == "config override"
+    assert {each.path for each in caught.value.problems} == {"max_batch", "name", "version_policy"}
+    assert {each.line for each in caught.value.problems} == {0}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from nerve.config.server import ServerConfig, load_server_config, misspelt
+from nerve.config.server import ControlMode, ServerConfig, load_server_config, misspelt
 from nerve.errors import ConfigInvalid
 from nerve.types import OffsetUnit
 
@@ -30,7 +30,16 @@ ENVIRONMENT: dict[str, tuple[str, object]] = {
     "max_inputs": ("1", 1),
     "max_client_batch_size": ("7", 7),
     "shutdown_timeout_s": ("0", 0.0),
+    "model_control_mode": ("EXPLICIT", ControlMode.EXPLICIT),
+    "load_model": ("a,b", ["a", "b"]),
+    "allow_model_control": ("true", True),
+    "repository_poll_seconds": ("0.5", 0.5),
+    "settle_seconds": ("0", 0.0),
     "load_threads": ("64", 64),
+    "load_timeout_s": ("2.5", 2.5),
+    "prove_models": ("false", False),
+    "proof_memory_bytes": ("67108864", 67_108_864),
+    "exit_on_error": ("1", True),
 }
 """Every field: what its variable holds, and what it becomes. None is the default."""
 
@@ -51,8 +60,20 @@ INVALID: dict[str, list[str]] = {
     "max_inputs": ["0"],
     "max_client_batch_size": ["0"],
     "shutdown_timeout_s": ["-1", "nan"],
+    "model_control_mode": ["auto", "true"],
+    "load_model": [],
+    "allow_model_control": ["maybe"],
+    "repository_poll_seconds": ["0", "-1", "x", "nan", "inf"],
+    "settle_seconds": ["-1", "x", "nan"],
     "load_threads": ["0", "65"],
+    "load_timeout_s": ["0", "-1", "x", "nan"],
+    "prove_models": ["maybe"],
+    "proof_memory_bytes": ["67108863", "x"],
+    "exit_on_error": ["maybe"],
 }
+
+NEEDED: dict[str, dict[str, str]] = {"load_model": {"NERVE_MODEL_CONTROL_MODE": "explicit"}}
+"""Variables without which that of a field is refused."""
 
 
 def settings(
@@ -83,11 +104,13 @@ def test_nothing_said_means_defaults() -> None:
 def test_every_field_can_be_set_by_its_variable(name: str) -> None:
     """`NERVE_` and the field's name in capitals."""
     text, expected = ENVIRONMENT[name]
-    config = settings(environment={f"NERVE_{name.upper()}": text})
+    needed = NEEDED.get(name, {})
+    config = settings(environment={f"NERVE_{name.upper()}": text, **needed})
     assert getattr(config, name) == expected
     assert getattr(config, name) != getattr(ServerConfig(), name)
+    without = settings(environment=needed)
     others = {field for field in ServerConfig.model_fields if field != name}
-    assert config.model_dump(include=others) == ServerConfig().model_dump(include=others)
+    assert config.model_dump(include=others) == without.model_dump(include=others)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +122,7 @@ def test_an_invalid_variable_is_told_by_its_field(name: str, text: str) -> None:
     (problem,) = caught.value.problems
     assert (problem.path, problem.line) == (name, 0)
     assert repr(text) in problem.message or "greater" in problem.message
+    assert problem.message[0].islower()
 
 
 def test_flags_win_over_variables_and_variables_over_the_file(tmp_path: Path) -> None:
@@ -213,3 +237,59 @@ def test_misspelt_variables_are_found_and_those_of_kubernetes_left_alone() -> No
         ("NERVE_HTTP_PROT", "NERVE_HTTP_PORT"),
         ("NERVE_MAX_INPUT", "NERVE_MAX_INPUTS"),
     ]
+
+
+# --- control of models ---
+
+
+@pytest.mark.parametrize(
+    ("mode", "allowed", "control"),
+    [
+        ("watch", False, False),
+        ("poll", False, False),
+        ("none", False, False),
+        ("explicit", False, True),
+        ("watch", True, True),
+        ("none", True, True),
+    ],
+)
+def test_who_may_load_and_unload(mode: str, allowed: bool, control: bool) -> None:
+    """Nobody, unless the mode is explicit or it is allowed."""
+    config = settings(flags={"model_control_mode": mode, "allow_model_control": allowed})
+    assert config.model_control is control
+
+
+@pytest.mark.parametrize(
+    ("flags", "poll_s"),
+    [
+        ({}, 30.0),
+        ({"model_control_mode": "poll"}, 15.0),
+        ({"model_control_mode": "poll", "repository_poll_seconds": 2}, 2.0),
+        ({"repository_poll_seconds": 0.25}, 0.25),
+    ],
+)
+def test_time_between_two_looks(flags: dict[str, object], poll_s: float) -> None:
+    """With watch it is only a net."""
+    assert settings(flags=flags).poll_s == poll_s
+
+
+@pytest.mark.parametrize("mode", ["watch", "poll", "none"])
+def test_load_model_is_for_explicit(mode: str) -> None:
+    """The others load every model; not to be told would mislead."""
+    flags = {"model_control_mode": mode, "load_model": ["ner"]}
+    with pytest.raises(ConfigInvalid, match="load_model is for model_control_mode explicit"):
+        settings(flags=flags)
+    config = settings(flags={**flags, "model_control_mode": "explicit"})
+    assert config.load_model == ["ner"]
+
+
+def test_load_model_in_a_file(tmp_path: Path) -> None:
+    file = write(tmp_path, "model_control_mode: explicit\nload_model: ['*']\n")
+    assert settings(file=file).load_model == ["*"]
+
+
+def test_yes_is_no_mode(tmp_path: Path) -> None:
+    """YAML's `none` is a word, but `no` is false."""
+    assert settings(file=write(tmp_path, "model_control_mode: none")).model_control_mode == "none"
+    with pytest.raises(ConfigInvalid, match="model_control_mode"):
+        settings(file=write(tmp_path, "model_control_mode: no"))

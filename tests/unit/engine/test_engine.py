@@ -105,7 +105,7 @@ async def serving(
         [(cast("Session", session), Placement(None, workers))],
         limits=BatchLimits(rows, tokens, delay_s, queue),
         pad_id=PAD,
-        metrics=EngineMetrics(registry or CollectorRegistry()),
+        metrics=EngineMetrics(registry or CollectorRegistry()).of("ner", 1),
     )
     engine.start()
     try:
@@ -125,7 +125,7 @@ async def opened(
         file,
         config or ModelConfig(instance_group=[InstanceGroup(count=2)]),
         pad_id=pad_id,
-        metrics=EngineMetrics(CollectorRegistry()),
+        metrics=EngineMetrics(CollectorRegistry()).of("ner", 1),
     )
     engine.start()
     try:
@@ -212,18 +212,26 @@ async def test_rows_of_concurrent_callers_share_a_run() -> None:
         for number, other in zip((2, 3, 4), others, strict=True):
             assert [ids_of(each) for each in await other] == [[number], [number, number]]
         statistics = engine.statistics()
+        told = {
+            name: registry.get_sample_value(name, {"model": "ner", "version": "1"})
+            for name in COUNTED
+        }
     assert session.runs == [[[1]], [[2], [2, 2], [3], [3, 3], [4], [4, 4]]]
     assert (statistics.batches, statistics.rows, statistics.queued_rows) == (2, 7, 0)
     assert (statistics.tokens, statistics.padded_tokens) == (10, 13)
     assert statistics.mean_batch_size == 3.5
-    for name, value in (
-        ("nerve_batch_rows_sum", 7),
-        ("nerve_batch_rows_count", 2),
-        ("nerve_run_seconds_count", 2),
-        ("nerve_tokens_total", 10),
-        ("nerve_padded_tokens_total", 13),
-    ):
-        assert registry.get_sample_value(name, {"model": "ner"}) == value
+    assert told == COUNTED
+    for name in COUNTED:  # the last copy of the version has gone, and its series with it
+        assert registry.get_sample_value(name, {"model": "ner", "version": "1"}) is None
+
+
+COUNTED = {
+    "nerve_batch_rows_sum": 7,
+    "nerve_batch_rows_count": 2,
+    "nerve_run_seconds_count": 2,
+    "nerve_tokens_total": 10,
+    "nerve_padded_tokens_total": 13,
+}
 
 
 async def test_warm_up_reaches_every_session_and_is_not_counted() -> None:
@@ -235,18 +243,23 @@ async def test_warm_up_reaches_every_session_and_is_not_counted() -> None:
         [(cast("Session", session), Placement(None, 1)) for session in sessions],
         limits=BatchLimits(8, 1 << 20, 0.0, 8),
         pad_id=PAD,
-        metrics=EngineMetrics(registry),
+        metrics=EngineMetrics(registry).of("ner", 1),
     )
     try:
         logits = await engine.warm([row(1, 2), row(1, 2)])
         assert [each.shape for each in logits] == [(2, 2, 2), (2, 2, 2)]
         assert [len(session.runs) for session in sessions] == [1, 1]
         assert (engine.statistics().rows, engine.statistics().mean_batch_size) == (0, 0.0)
-        assert registry.get_sample_value("nerve_tokens_total", {"model": "ner"}) is None
+        assert (
+            registry.get_sample_value("nerve_tokens_total", {"model": "ner", "version": "1"})
+            is None
+        )
         engine.start()
         await engine.infer([row(1, 2)], deadline=None)
         assert engine.statistics().rows == 1
-        assert registry.get_sample_value("nerve_tokens_total", {"model": "ner"}) == 2
+        assert (
+            registry.get_sample_value("nerve_tokens_total", {"model": "ner", "version": "1"}) == 2
+        )
     finally:
         await engine.aclose()
 

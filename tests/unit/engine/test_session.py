@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import pytest
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from nerve.config.model import GraphLevel
-from nerve.engine.session import Session, gpu_devices
+from nerve.engine.session import LoadStop, Session, gpu_devices
 from nerve.errors import ModelLoadFailed
 from nerve.types import FloatArray, IntArray
 
@@ -28,8 +31,22 @@ POSITIONS: IntArray = np.array([[0, 1, 2], [0, 1, 2]])
 TABLE: FloatArray = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
-def opened(path: Path, *, level: GraphLevel = GraphLevel.ALL, threads: int = 1) -> Session:
-    return Session(path, gpu=None, graph_level=level, intra_op_threads=threads)
+def opened(
+    path: Path,
+    *,
+    level: GraphLevel = GraphLevel.ALL,
+    threads: int = 1,
+    external: Mapping[str, Path] | None = None,
+    stop: LoadStop | None = None,
+) -> Session:
+    return Session(
+        path,
+        gpu=None,
+        graph_level=level,
+        intra_op_threads=threads,
+        external=external or {},
+        stop=stop,
+    )
 
 
 def save(
@@ -372,6 +389,94 @@ def test_external_data_beside_a_linked_model(tmp_path: Path) -> None:
     ids = np.array([[1, 3]])
     found = opened(tmp_path / "2" / "model.onnx").run(ids, ids, None)
     np.testing.assert_array_equal(found, TABLE[ids])
+
+
+def truncate(file: Path) -> None:
+    with file.open("r+b") as opened_file:
+        opened_file.truncate(0)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda file: file.write_bytes(b"\x01" * TABLE.nbytes), id="written over"),
+        pytest.param(truncate, id="truncated"),
+        pytest.param(lambda file: file.unlink(), id="deleted"),
+    ],
+)
+@pytest.mark.parametrize("location", ["table.bin", "weights/table.bin"])
+def test_external_data_that_is_given_is_not_looked_at_again(
+    tmp_path: Path, location: str, spoil: Callable[[Path], object]
+) -> None:
+    """Mapped, it would change the answers of a loaded model, or kill the process by SIGBUS."""
+    data = tmp_path / location
+    data.parent.mkdir(exist_ok=True)
+    data.write_bytes(TABLE.tobytes())
+    session = opened(with_external_table(tmp_path, location), external={location: data})
+    assert str(data) not in Path("/proc/self/maps").read_text(encoding="utf-8")
+    spoil(data)
+    ids = np.array([[1, 3]])
+    np.testing.assert_array_equal(session.run(ids, ids, None), TABLE[ids])
+
+
+def test_external_data_that_is_given_may_lie_anywhere(tmp_path: Path) -> None:
+    """Whoever gives it has looked at where it is; beside the model is nothing."""
+    (tmp_path / "model").mkdir()
+    data = tmp_path / "elsewhere.bin"
+    data.write_bytes(TABLE.tobytes())
+    path = with_external_table(tmp_path / "model", "table.bin")
+    ids = np.array([[1, 3]])
+    found = opened(path, external={"table.bin": data, "./table.bin": data}).run(ids, ids, None)
+    np.testing.assert_array_equal(found, TABLE[ids])
+
+
+@pytest.mark.parametrize("size", [0, 10])
+def test_external_data_that_is_given_and_too_short(tmp_path: Path, size: int) -> None:
+    data = tmp_path / "table.bin"
+    data.write_bytes(TABLE.tobytes()[:size])
+    with pytest.raises(ModelLoadFailed, match=r"cannot be loaded: .*out of bounds"):
+        opened(with_external_table(tmp_path, "table.bin"), external={"table.bin": data})
+
+
+def test_external_data_that_is_given_and_gone(tmp_path: Path) -> None:
+    path = with_external_table(tmp_path, "table.bin")
+    with pytest.raises(ModelLoadFailed, match=r"^table\.bin cannot be read: "):
+        opened(path, external={"table.bin": tmp_path / "table.bin"})
+
+
+def test_external_data_that_the_graph_does_not_name(tmp_path: Path) -> None:
+    (tmp_path / "more.bin").write_bytes(b"x")
+    path = echo(tmp_path, [("input_ids", INT64)])
+    session = opened(path, external={"more.bin": tmp_path / "more.bin"})
+    np.testing.assert_array_equal(session.run(IDS, MASK, None)[..., 0], IDS)
+
+
+def test_a_load_that_is_not_wanted_any_more(tmp_path: Path) -> None:
+    """Set before, it breaks off every load; else it changes nothing."""
+    path = echo(tmp_path, [("input_ids", INT64)])
+    stop = LoadStop()
+    session = opened(path, stop=stop)
+    stop.set()
+    np.testing.assert_array_equal(session.run(IDS, MASK, None)[..., 0], IDS)
+    with pytest.raises(ModelLoadFailed, match=r"cannot be loaded: .*CANCEL"):
+        opened(path, stop=stop)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads in /proc")
+def test_the_runtime_does_not_report_home() -> None:
+    """From 1.29 on it would, by a thread that its import starts, unless told not to before."""
+    code = (
+        "import os\n"
+        "os.environ['OPENBLAS_NUM_THREADS'] = '1'\n"
+        "from nerve.engine.session import require_runtime\n"
+        "require_runtime()\n"
+        "print(len(os.listdir('/proc/self/task')), os.environ['ORT_DISABLE_TELEMETRY'])\n"
+    )
+    environment = {key: each for key, each in os.environ.items() if not key.startswith("ORT_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "1 1\n"
 
 
 def test_missing_external_data_is_named(tmp_path: Path) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nerve.config.model import AllVersions, LatestVersions, SpecificVersions, VersionPolicy
 from nerve.errors import RepositoryInvalid
-from nerve.repository.layout import SIDE_FILES, ModelFiles, read_models, scan, select_versions
+from nerve.repository.layout import SIDE_FILES, ModelFiles, read_models, scan
 from nerve.types import VersionFiles
 
 
@@ -176,12 +175,12 @@ def test_a_repository_that_is_itself_a_model(
 
 
 def test_versions_by_number_and_the_config_beside_them(tmp_path: Path) -> None:
-    """Ten comes after nine; config.yaml before config.yml."""
-    fill(tmp_path, "m/9/model.onnx", "m/10/model.onnx", "m/config.yml", "m/config.yaml")
+    """Ten comes after nine; config.yml is as good as config.yaml."""
+    fill(tmp_path, "m/9/model.onnx", "m/10/model.onnx", "m/config.yml")
     model = only(tmp_path)
     assert sorted(model.versions) == [9, 10]
     assert model.config is not None
-    assert model.config.name == "config.yaml"
+    assert model.config.name == "config.yml"
 
 
 def test_many_models_of_many_layouts(tmp_path: Path) -> None:
@@ -221,6 +220,10 @@ def test_a_repository_by_a_way_round(tmp_path: Path) -> None:
         pytest.param(["m/tokenizer.json"], ["no model.onnx found"], id="no graph"),
         pytest.param(["m/v1/model.onnx"], ["no model.onnx found"], id="version named v1"),
         pytest.param(["m/a/b/model.onnx"], ["no model.onnx found"], id="one level too deep"),
+        pytest.param(["m/model.onnx/"], ["model.onnx is a folder"], id="an empty folder"),
+        pytest.param(
+            ["m/onnx/model.onnx/"], ["model.onnx is a folder"], id="an empty folder below"
+        ),
     ],
 )
 def test_a_folder_without_a_model_is_told(
@@ -250,17 +253,18 @@ def test_several_graphs_and_none_named_model(tmp_path: Path) -> None:
         assert name in version.problem
 
 
-@pytest.mark.parametrize("folder", ["01", "0", "007", "٣", "²", "1" * 19])
+@pytest.mark.parametrize(
+    "folder", ["01", "0", "007", "٣", "1" * 19, "1" * 200, "-1", "+1", "1.0", "1.5", "1_0", "1,5"]
+)
 def test_folders_that_are_nearly_versions(tmp_path: Path, folder: str) -> None:
-    """Leading zeros, zero, other scripts' digits and numbers beyond 18 digits are no versions."""
+    """Signs, fractions, leading zeros, zero, other scripts' digits, and beyond 18 digits: told."""
     model = only(fill(tmp_path, f"m/{folder}/model.onnx", "m/2/model.onnx"))
     assert list(model.versions) == [2]
-    if folder.isdecimal():
-        assert len(model.warnings) == 1
-        assert folder in model.warnings[0]
+    (warning,) = model.warnings
+    assert warning.startswith(f"folder {folder!r} is ignored")
 
 
-@pytest.mark.parametrize("folder", ["-1", "+1", "1.0", "v1", "1 ", " 1", "1_0", "one"])
+@pytest.mark.parametrize("folder", ["v1", "1 ", " 1", "one", "²", "1a", "backup", "1-old"])
 def test_folders_that_are_no_versions(tmp_path: Path, folder: str) -> None:
     """They are somebody's own."""
     model = only(fill(tmp_path, f"m/{folder}/model.onnx", "m/2/model.onnx"))
@@ -443,39 +447,7 @@ def test_the_version_s_own_file_makes_a_broken_shared_one_harmless(tmp_path: Pat
     assert shown(version, tmp_path) == ("m/1/model.onnx", side)
 
 
-# --- select_versions ---
-
-
-def latest(number: int) -> VersionPolicy:
-    return VersionPolicy(latest=LatestVersions(num_versions=number))
-
-
-def specific(*numbers: int) -> VersionPolicy:
-    return VersionPolicy(specific=SpecificVersions(versions=list(numbers)))
-
-
-EVERY = VersionPolicy(all=AllVersions())
-
-
-@pytest.mark.parametrize(
-    ("available", "policy", "served", "missing"),
-    [
-        pytest.param([1, 10, 9], latest(1), [10], [], id="the highest"),
-        pytest.param([1, 10, 9], latest(2), [9, 10], [], id="the highest two"),
-        pytest.param([1, 10, 9], latest(5), [1, 9, 10], [], id="more than there are"),
-        pytest.param([], latest(1), [], [], id="none there"),
-        pytest.param([3, 1, 2], EVERY, [1, 2, 3], [], id="all"),
-        pytest.param([], EVERY, [], [], id="all of none"),
-        pytest.param([3, 1, 2], specific(3, 1), [1, 3], [], id="specific"),
-        pytest.param([1], specific(3, 1, 3, 2), [1], [2, 3], id="some are missing, named once"),
-        pytest.param([1], specific(2), [], [2], id="none of them is there"),
-    ],
-)
-def test_select_versions(
-    available: list[int], policy: VersionPolicy, served: list[int], missing: list[int]
-) -> None:
-    """Ascending, whatever the order of the folders or of the config."""
-    assert select_versions(available, policy) == (served, missing)
+# --- the top ---
 
 
 def test_a_model_called_onnx_or_by_a_number(tmp_path: Path) -> None:
@@ -531,3 +503,113 @@ def test_one_model_s_folder_that_cannot_be_served_is_still_listed(tmp_path: Path
     (tmp_path / "hub" / "tokenizer.json").symlink_to(tmp_path / "blob")
     (hub,) = read_models(scan(tmp_path / "hub"))
     assert "model.onnx is a link that leads out of the repository" in hub.problem
+
+
+# --- what lies beside a graph ---
+
+
+def test_a_version_s_own_config(tmp_path: Path) -> None:
+    """Told apart from the model's; a flat export has only the model's."""
+    fill(tmp_path, "m/config.yaml", "m/1/model.onnx", "m/2/model.onnx", "m/2/config.yml")
+    fill(tmp_path, "flat/config.yaml", "flat/model.onnx")
+    found = models(tmp_path)
+    assert found["m"].config == (tmp_path / "m" / "config.yaml").resolve()
+    assert found["m"].versions[1].config is None
+    assert found["m"].versions[2].config == (tmp_path / "m" / "2" / "config.yml").resolve()
+    assert found["flat"].config is not None
+    assert only_version(found["flat"]).config is None
+
+
+@pytest.mark.parametrize("fault", ["twice", "linked"])
+def test_a_version_s_own_config_that_cannot_be_read(tmp_path: Path, fault: str) -> None:
+    """That version is not served without it; the others are."""
+    fill(tmp_path, "m/1/model.onnx", "m/2/model.onnx", "m/2/config.yaml")
+    if fault == "twice":
+        fill(tmp_path, "m/2/config.yml")
+    else:
+        (tmp_path / "m" / "2" / "config.yaml").unlink()
+        (tmp_path / "m" / "2" / "config.yaml").symlink_to("gone")
+    model = only(tmp_path)
+    assert model.problem == model.versions[1].problem == ""
+    assert model.versions[2].onnx is None
+    assert "config.yaml" in model.versions[2].problem
+
+
+@pytest.mark.parametrize(
+    ("files", "golden"),
+    [
+        (["m/1/golden.jsonl"], "m/1/golden.jsonl"),
+        (["m/golden.jsonl"], "m/golden.jsonl"),
+        (["m/golden.jsonl", "m/1/golden.jsonl"], "m/1/golden.jsonl"),
+        ([], None),
+    ],
+)
+def test_golden_texts(tmp_path: Path, files: list[str], golden: str | None) -> None:
+    """The version's own, or those that all versions share; no side file."""
+    version = only_version(only(fill(tmp_path, "m/1/model.onnx", *files)))
+    assert (version.golden.read_text() if version.golden else None) == golden
+    assert version.side == {}
+
+
+def test_checksums_are_the_version_s_own(tmp_path: Path) -> None:
+    """Those of another folder would name other files."""
+    fill(tmp_path, "m/SHA256SUMS", "m/1/model.onnx", "m/2/model.onnx", "m/2/SHA256SUMS")
+    versions = only(tmp_path).versions
+    assert list(versions[1].side) == []
+    assert list(versions[2].side) == ["SHA256SUMS"]
+
+
+def test_everything_is_every_file_that_is_not_ignored(tmp_path: Path) -> None:
+    """Whatever it is for: it is what tells that a folder has changed."""
+    fill(tmp_path, "m/1/model.onnx", "m/1/README.md", "m/x/y.txt", "m/notes.txt")
+    fill(tmp_path, "m/1/.model.onnx.Xy12", "m/model.onnx.part", "m/.git/HEAD", "m/notes.txt~")
+    found = {str(path.relative_to(tmp_path.resolve())) for path in only(tmp_path).everything}
+    assert found == {"m/1/model.onnx", "m/1/README.md", "m/x/y.txt", "m/notes.txt"}
+
+
+# --- entries that are no files ---
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "config.yaml", "golden.jsonl"])
+def test_a_pipe_in_a_version_is_told(tmp_path: Path, name: str) -> None:
+    """Whoever reads it would wait for ever. The other version is served."""
+    fill(tmp_path, "m/1/", "m/2/model.onnx")
+    if name != "model.onnx":
+        fill(tmp_path, "m/1/model.onnx")
+    os.mkfifo(tmp_path / "m" / "1" / name)
+    model = only(tmp_path)
+    assert f"{name} is a pipe, socket or device" in model.versions[1].problem
+    assert model.versions[1].onnx is None
+    assert model.versions[2].problem == ""
+
+
+def test_a_pipe_as_the_model_s_config_is_told(tmp_path: Path) -> None:
+    os.mkfifo(fill(tmp_path, "m/1/model.onnx") / "m" / "config.yaml")
+    assert "config.yaml is a pipe, socket or device" in only(tmp_path).problem
+
+
+def test_a_pipe_at_the_top_is_no_model(tmp_path: Path) -> None:
+    os.mkfifo(fill(tmp_path, "m/1/model.onnx") / "pipe")
+    assert list(models(tmp_path)) == ["m"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+@pytest.mark.parametrize("folder", ["m", "m/1"])
+def test_a_folder_that_may_not_be_read(tmp_path: Path, folder: str) -> None:
+    """Told; the others are served."""
+    fill(tmp_path, "m/1/model.onnx", "other/1/model.onnx")
+    (tmp_path / folder).chmod(0)
+    try:
+        found = models(tmp_path)
+    finally:
+        (tmp_path / folder).chmod(0o700)
+    told = [found["m"].problem, *(each.problem for each in found["m"].versions.values())]
+    assert any("cannot be read: Permission denied" in each for each in told)
+    assert found["other"].problem == ""
+
+
+def test_a_folder_that_is_deeper_than_a_repository_ends(tmp_path: Path) -> None:
+    """Nothing that far down is looked at."""
+    deep = "/".join(["x"] * 50)
+    assert "no model.onnx" in only(fill(tmp_path, f"{deep}/model.onnx")).problem
+    assert only(tmp_path).everything == ()

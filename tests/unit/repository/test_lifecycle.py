@@ -12,7 +12,11 @@ LEGAL = {
     ("UNAVAILABLE", "load"): "LOADING",
     ("LOADING", "loaded"): "READY",
     ("LOADING", "failed"): "UNAVAILABLE",
+    ("READY", "load"): "READY",
+    ("READY", "loaded"): "READY",
+    ("READY", "failed"): "READY",
     ("READY", "unload"): "UNLOADING",
+    ("UNLOADING", "load"): "LOADING",
     ("UNLOADING", "drained"): "UNAVAILABLE",
 }
 ILLEGAL = [pair for pair in itertools.product(State, Event) if pair not in NEXT]
@@ -41,3 +45,10 @@ def test_every_state_can_be_reached_and_left() -> None:
     assert {state for state, _ in NEXT} == set(State)
     assert set(NEXT.values()) == set(State)
     assert {event for _, event in NEXT} == set(Event)
+
+
+@pytest.mark.parametrize("event", set(Event) - {Event.UNLOAD})
+def test_only_unloading_ends_readiness(event: Event) -> None:
+    """A reload, whatever becomes of it, never does."""
+    if (State.READY, event) in NEXT:
+        assert advance(State.READY, event) is State.READY

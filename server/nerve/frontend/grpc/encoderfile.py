@@ -90,6 +90,10 @@ class EncoderfileService:
             call, list(request.inputs), offset_unit=None, default_unit=OffsetUnit.BYTE
         )
 
+        await context.send_initial_metadata(
+            (("x-nerve-model", info.name), ("x-nerve-model-version", str(info.version)))
+        )
+
         def write() -> bytes:
             return pb.TokenClassificationResponse(
                 results=[_result(tags, info.labels) for tags in answer.texts],

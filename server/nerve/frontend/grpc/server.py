@@ -55,7 +55,7 @@ async def observed(metrics: RequestMetrics, dialect: str) -> AsyncIterator[None]
 
 
 class GrpcServer:
-    """A listening server. `start`, `set_ready` once models are loaded, then `stop`."""
+    """A listening server. `start`, `set_ready` when models come or go, then `stop`."""
 
     def __init__(
         self,
@@ -90,9 +90,10 @@ class GrpcServer:
         await self._server.start()
         return bound
 
-    async def set_ready(self) -> None:
-        """Models are loaded: health says SERVING."""
-        await self._tell(health_pb2.HealthCheckResponse.SERVING)
+    async def set_ready(self, ready: bool) -> None:
+        """Health says SERVING, or NOT_SERVING."""
+        answers = health_pb2.HealthCheckResponse
+        await self._tell(answers.SERVING if ready else answers.NOT_SERVING)
 
     async def _tell(self, status: int) -> None:
         for name in ("", *(name for name, _ in self._handlers)):

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 import nerve
-from nerve.frontend.http.baseten import Prediction, PredictTokensError
+from nerve.frontend.http.baseten import PredictTokensError
 from nerve.frontend.http.dialect import (
     MODEL_HEADER,
     TRUNCATED_HEADER,
@@ -19,6 +19,7 @@ from nerve.frontend.http.dialect import (
     Route,
 )
 from nerve.frontend.http.native import ErrorBody
+from nerve.frontend.http.openinference import OpenInferenceError
 
 TEMPLATE = "#/components/schemas/{model}"
 PARAMETERS = {
@@ -47,6 +48,7 @@ DESCRIPTIONS = {
     "400": "The body is not JSON, or there is no text.",
     "404": "There is no such model or version.",
     "408": "The body did not arrive in time.",
+    "409": "The server was not started to load and unload on request.",
     "413": "The body, the number of texts or a text is over a limit.",
     "415": "The Content-Type is not JSON.",
     "422": "A field is missing, has the wrong type or a wrong value.",
@@ -59,6 +61,12 @@ DESCRIPTIONS = {
 ERRORS = {
     "encoderfile": ("400", "404", "408", "413", "415", "422", "500", "503", "504"),
     "baseten": ("400", "404", "408", "413", "422", "424", "429", "500", "503", "504"),
+}
+"""Of inference; other operations list their own."""
+ERROR_MODELS: Mapping[str, type[object]] = {
+    "baseten": PredictTokensError,
+    "native": ErrorBody,
+    "openinference": OpenInferenceError,
 }
 
 
@@ -88,6 +96,10 @@ def build_document(dialects: Sequence[Dialect]) -> dict[str, Any]:
             {"name": "Baseten", "description": "Entities, as BEI-Bert answers"},
             {"name": "Encoderfile", "description": "Tokens and scores, as Encoderfile answers"},
             {"name": "Models", "description": "What is loaded"},
+            {
+                "name": "Repository",
+                "description": "Loading and unloading, by the Open Inference Protocol (KServe V2)",
+            },
             {"name": "Probes", "description": "Health and metrics"},
             {"name": "Documentation", "description": "This API"},
         ],
@@ -97,15 +109,16 @@ def build_document(dialects: Sequence[Dialect]) -> dict[str, Any]:
 
 
 def _schemas(dialects: Sequence[Dialect]) -> dict[str, Any]:
-    # what is not a whole body of some route, but still has a name
-    models: dict[Any, None] = dict.fromkeys((ErrorBody, PredictTokensError, Prediction))
+    models: dict[Any, None] = {}
     for dialect in dialects:
+        if dialect.name in ERROR_MODELS:
+            models[ERROR_MODELS[dialect.name]] = None
         for route in dialect.routes():
             described = [route.operation.get("request")]
             described += [
                 each.get("model") for each in route.operation.get("responses", {}).values()
             ]
-            models |= dict.fromkeys(each for each in described if isinstance(each, type))
+            models |= dict.fromkeys(each for each in described if each is not None)
     plain = [each for each in models if hasattr(each, "model_json_schema")]
     _, found = models_json_schema([(each, "validation") for each in plain], ref_template=TEMPLATE)
     schemas: dict[str, Any] = dict(found.get("$defs", {}))
@@ -113,7 +126,8 @@ def _schemas(dialects: Sequence[Dialect]) -> dict[str, Any]:
         if each not in plain:
             schema = TypeAdapter(each).json_schema(ref_template=TEMPLATE)
             schemas |= schema.pop("$defs", {})
-            schemas[each.__name__] = schema
+            if isinstance(each, type):  # a list has no name, only what is in it
+                schemas[each.__name__] = schema
     return dict(sorted(schemas.items()))
 
 
@@ -134,17 +148,19 @@ def _operation(route: Route, dialect: str) -> dict[str, Any]:
             }
             for name in names
         ]
-    inference = "request" in described
-    if inference:
+    inference = "request" in described and "errors" not in described
+    if "request" in described:
         content = {"schema": {"$ref": TEMPLATE.format(model=described["request"].__name__)}}
         content["example"] = described["example"]
-        operation["requestBody"] = {"required": True, "content": {"application/json": content}}
+        operation["requestBody"] = {"required": inference, "content": {"application/json": content}}
     operation["responses"] = {
         status: _response(status, answer, dialect, inference=inference)
         for status, answer in described["responses"].items()
     }
     for status in ERRORS[dialect] if inference else described.get("errors", ()):
         operation["responses"][status] = _error_response(status, dialect)
+    for status, description in described.get("descriptions", {}).items():
+        operation["responses"][status]["description"] = description
     return operation
 
 
@@ -152,6 +168,8 @@ def _response(
     status: str, answer: Mapping[str, Any], dialect: str, *, inference: bool
 ) -> dict[str, Any]:
     model = answer.get("model")
+    if not answer:
+        return {"description": "Done; the body is empty."}
     if model is None:
         schema: dict[str, Any] = answer["schema"]
     elif isinstance(model, type) and not hasattr(model, "__origin__"):
@@ -176,6 +194,6 @@ def _error_response(status: str, dialect: str) -> dict[str, Any]:
     if dialect == "encoderfile":
         content: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
     else:
-        name = "PredictTokensError" if dialect == "baseten" else "ErrorBody"
+        name = ERROR_MODELS[dialect].__name__
         content = {"application/json": {"schema": {"$ref": TEMPLATE.format(model=name)}}}
     return {"description": DESCRIPTIONS[status], "content": content}

@@ -65,7 +65,7 @@ def build_app(dialects: Sequence[Dialect], metrics: RequestMetrics) -> web.Appli
     """The application.
 
     Args:
-        dialects: among them `native` and `encoderfile`, which answer for unknown paths.
+        dialects: among them `native`, `openinference` and `encoderfile`, which answer for unknown paths.
         metrics: requests are counted there.
     """
     by_route: dict[web.AbstractRoute, Dialect] = {}
@@ -81,7 +81,9 @@ def build_app(dialects: Sequence[Dialect], metrics: RequestMetrics) -> web.Appli
         if found is None:
             found = by_tail.get(request.path.rpartition("/")[2])
         if found is None:
-            found = by_name["native" if "/v1/" in request.path else "encoderfile"]
+            families = {"/v1/": "native", "/v2/": "openinference"}
+            family = next((name for part, name in families.items() if part in request.path), None)
+            found = by_name[family or "encoderfile"]
         return found
 
     @web.middleware

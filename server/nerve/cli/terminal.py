@@ -1,0 +1,70 @@
+"""How commands print: tables and JSON, whole in a pipe, and nothing that a terminal would obey."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+PIPE_COLUMNS = 1_000_000
+"""Width of a table that nobody looks at: nothing is cut or folded."""
+_STYLES = {"READY": "green", "UNAVAILABLE": "red", "LOADING": "yellow", "UNLOADING": "yellow"}
+
+
+def plain(text: object) -> str:
+    """Text in one line, without control characters, and such as stdout can write."""
+    shown = " ".join(str(text).split())
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)
+    encoding = sys.stdout.encoding or "utf-8"
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def print_json(value: object) -> None:
+    """One document on stdout, UTF-8, indented."""
+    with _pipe_may_close():
+        # the stdlib's, as it can write names that are no UTF-8
+        text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
+        sys.stdout.buffer.flush()
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Lines on stdout, as soon as they are there."""
+    with _pipe_may_close():
+        for line in lines:
+            print(line, flush=True)
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on stdout: aligned columns; in a terminal folded to its width, and states in colour."""
+    from rich import box  # noqa: PLC0415  keeps `--help` fast
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    looked_at = sys.stdout.isatty()
+    console = Console(
+        force_terminal=looked_at,  # whatever FORCE_COLOR says: a file gets plain text
+        width=None if looked_at else PIPE_COLUMNS,
+        highlight=False,
+    )
+    table = Table(*head, box=box.SIMPLE_HEAD if looked_at else None, pad_edge=False)
+    for column in table.columns:
+        column.overflow = "fold"
+    for row in rows:
+        cells = [plain(cell) for cell in row]
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in cells))
+    with console.capture() as captured:
+        console.print(table)
+    print_lines(line.rstrip() for line in captured.get().splitlines())
+
+
+@contextmanager
+def _pipe_may_close() -> Iterator[None]:
+    """`nerve … | head` has seen enough; that is no fault."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

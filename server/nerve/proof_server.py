@@ -1,0 +1,254 @@
+"""The process behind `nerve.proof`: imports everything once, forks a child a proof, tells its end.
+
+`python -m nerve.proof_server FD`. It has one thread and no event loop, so that forking is safe. On
+the socket FD it gets two sockets a proof: one for the child (request in, answer out) and one on
+which it reports the child's birth and end, and kills it when the other side goes. It ends, with
+its children, when FD is closed, so nothing is left when the daemon is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import pickle
+import resource
+import selectors
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+from typing import Final, NoReturn
+
+import orjson
+from prometheus_client import CollectorRegistry
+
+from nerve import logs
+from nerve.config.model import Kind, ModelConfig
+from nerve.engine.session import gpu_devices, require_runtime
+from nerve.errors import NerveError, RuntimeMissing
+from nerve.golden import check_gate
+from nerve.metrics import EngineMetrics
+from nerve.model import open_model
+from nerve.types import VersionFiles
+
+SERVER_NAME: Final = "nerve-fork"
+CHILD_NAME: Final = "nerve-proof"
+"""What ps(1) shows."""
+MAX_REASON: Final = 4096
+_PR_SET_PDEATHSIG: Final = 1
+_NICE: Final = 5
+"""Serving comes first."""
+_STACKS_BYTES: Final = 64 * 2**20
+"""Allowance beside the memory limit: each thread's stack counts whole, used or not."""
+_OUT_OF_MEMORY: Final = ("bad_alloc", "Failed to allocate memory", "can't start new thread")
+"""How ONNX Runtime and Python say so."""
+
+
+class ForkServer:
+    """Takes orders on `control` until it is closed."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._children: dict[int, socket.socket] = {}
+        # Not epoll, whose registrations outlive a fork.
+        self._selector = selectors.PollSelector()
+
+    def serve(self) -> None:
+        """Work until the other side closes `control`, then kill what runs."""
+        woken, wake = socket.socketpair()
+        woken.setblocking(False)
+        wake.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+        self._selector.register(woken, selectors.EVENT_READ)
+        self._selector.register(self._control, selectors.EVENT_READ)
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj is woken:
+                    with contextlib.suppress(BlockingIOError):
+                        woken.recv(4096)
+                elif key.fileobj is self._control:
+                    ordered, ends, _, _ = socket.recv_fds(self._control, 1, 2)
+                    if not ordered:
+                        self._end()
+                        return
+                    self._fork(*(socket.socket(fileno=end) for end in ends))
+                else:  # nobody waits for this one any more
+                    os.kill(key.data, signal.SIGKILL)
+                    self._selector.unregister(key.fileobj)
+            while self._children and self._reap(os.WNOHANG):
+                pass
+
+    def _fork(self, end: socket.socket, status: socket.socket) -> None:
+        me = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            _tell(status, {"error": error.strerror or str(error)})
+            end.close()
+            status.close()
+            return
+        if pid == 0:
+            try:
+                for other in (status, self._control, *self._children.values()):
+                    other.close()
+            finally:
+                _run_child(end, me)
+        end.close()
+        self._children[pid] = status
+        self._selector.register(status, selectors.EVENT_READ, pid)
+        _tell(status, {"pid": pid})
+
+    def _reap(self, options: int) -> bool:
+        """Take one child that has ended, and tell; whether there was one."""
+        pid, ended, usage = os.wait4(-1, options)
+        if pid == 0:
+            return False
+        status = self._children.pop(pid)
+        if status.fileno() >= 0 and status in self._selector.get_map():
+            self._selector.unregister(status)
+        unit = 1 if sys.platform == "darwin" else 1024
+        _tell(status, {"exit": ended, "peak_bytes": usage.ru_maxrss * unit})
+        status.close()
+        return True
+
+    def _end(self) -> None:
+        for pid, status in self._children.items():
+            status.close()  # that it was us is no reason to tell of a model
+            os.kill(pid, signal.SIGKILL)
+        while self._children:
+            self._reap(0)
+
+
+def _tell(status: socket.socket, report: dict[str, int | str]) -> None:
+    with contextlib.suppress(OSError):  # nobody waits
+        status.sendall(orjson.dumps(report) + b"\n")
+
+
+def _run_child(end: socket.socket, server: int) -> NoReturn:
+    """One proof; the process ends here, without the interpreter's own clean-up."""
+    code = 1
+    try:
+        _leave_server(server)
+        with end, end.makefile("rb") as requests:
+            name, files, config, memory_bytes, level = pickle.load(requests)  # noqa: S301  the daemon's
+            _set_up_logs(level)
+            answer = prove(name, files, config, memory_bytes=memory_bytes)
+            end.sendall(orjson.dumps(answer))
+        code = 0
+    except BaseException:  # noqa: BLE001  boundary: there is nobody above
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _leave_server(server: int) -> None:
+    """Be a process of one's own: name, signals, limits; end when the server does."""
+    with contextlib.suppress(OSError, AttributeError):  # Linux only
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != server:  # it died before that
+        os._exit(1)
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    _write("/proc/self/comm", CHILD_NAME)
+    _write("/proc/self/oom_score_adj", "1000")  # if memory runs out, this goes first
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.nice(_NICE)
+
+
+def _write(path: str, text: str) -> None:
+    with contextlib.suppress(OSError):  # another system, or not allowed
+        Path(path).write_text(text, encoding="ascii")
+
+
+def _set_up_logs(level: int) -> None:
+    """Say nothing that the reason or the daemon's own load says again, unless asked for all."""
+    if level <= logging.DEBUG:
+        logs.set_up("debug")
+        return
+    # The runtime writes to the descriptor itself; ours stays for what nobody has foreseen.
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    logs.set_up("critical")
+
+
+def prove(
+    name: str, files: VersionFiles, config: ModelConfig, *, memory_bytes: int | None
+) -> dict[str, object]:
+    """Load, run and free a version in this process: `f1`, or `failed` and whether for `memory`."""
+    try:
+        if memory_bytes is not None and not _on_gpu(config):
+            limit_memory(memory_bytes)
+        return {"f1": asyncio.run(_load(name, files, one_instance(config)))}
+    except Exception as error:  # noqa: BLE001  boundary: whatever it is, the model is not served
+        foreseen, memory = isinstance(error, NerveError), ran_out_of_memory(error)
+        if not foreseen and not memory:
+            traceback.print_exc()
+        reason = str(error) if foreseen else f"{type(error).__name__}: {error}"
+        return {"failed": reason[:MAX_REASON], "memory": memory}
+
+
+async def _load(name: str, files: VersionFiles, config: ModelConfig) -> float | None:
+    model = await open_model(name, files, config, metrics=EngineMetrics(CollectorRegistry()))
+    try:
+        report = await check_gate(model, files, config)
+    finally:
+        await model.aclose()
+    return None if report is None else report.f1
+
+
+def one_instance(config: ModelConfig) -> ModelConfig:
+    """The same model with each group once (on each of its devices): that proves as much."""
+    groups = [group.model_copy(update={"count": 1}) for group in config.instance_group]
+    return config.model_copy(update={"instance_group": groups})
+
+
+def _on_gpu(config: ModelConfig) -> bool:
+    return any(group.kind is not Kind.CPU for group in config.instance_group) and bool(
+        gpu_devices()
+    )
+
+
+def limit_memory(memory_bytes: int) -> None:
+    """Let this process take so much more than it has.
+
+    RLIMIT_DATA, not RLIMIT_AS: that would count what the allocator only reserves for each thread.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:  # no Linux
+        return
+    has = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData:"))
+    limit = has * 1024 + memory_bytes + _STACKS_BYTES
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def ran_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says so."""
+    while error is not None:
+        if isinstance(error, MemoryError) or any(mark in str(error) for mark in _OUT_OF_MEMORY):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def main() -> None:
+    """Serve on the socket whose descriptor is the first argument."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the daemon decides, by closing the socket
+    _write("/proc/self/comm", SERVER_NAME)
+    with contextlib.suppress(RuntimeMissing):  # a child will say so
+        require_runtime()
+    gc.collect()
+    gc.freeze()  # children share what is there
+    ForkServer(socket.socket(fileno=int(sys.argv[1]))).serve()
+
+
+if __name__ == "__main__":
+    main()

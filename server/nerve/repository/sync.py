@@ -1,0 +1,307 @@
+"""Looks at the repositories, waits until a changed model is quiet, and has the manager follow.
+
+Decides when to look and what to hand over; what is loaded then is `manager`'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from nerve.config.model import load_model_config
+from nerve.config.server import ControlMode, ServerConfig
+from nerve.errors import Cause, LoadFailed, ModelNotFound, RepositoryInvalid
+from nerve.repository.catalog import Catalog
+from nerve.repository.fingerprint import Digests, stamp
+from nerve.repository.layout import ModelFiles, read_models, scan
+from nerve.repository.manager import ModelManager
+from nerve.repository.settling import Settling
+from nerve.repository.wanted import Wanted, read_wanted
+from nerve.repository.watcher import Watcher
+
+log = logging.getLogger(__name__)
+
+ALL: Final = "*"
+LOOK_AGAIN_S: Final = 0.1
+"""Least time between two looks: a large copy makes thousands of events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A model folder at a glance: its files, and a value that differs when any of them does."""
+
+    files: ModelFiles
+    seen: Hashable
+
+
+class RepositorySync:
+    """Keeps a manager in step with the disk. `find`, `load_all`, `start`; `aclose` stops looking."""
+
+    def __init__(self, manager: ModelManager, catalog: Catalog, *, config: ServerConfig) -> None:
+        self._manager, self._catalog, self._config = manager, catalog, config
+        self._digests = Digests()
+        self._settling = Settling(config.settle_seconds)
+        self._sightings: dict[str, Sighting] = {}
+        self._lists: dict[Path, list[ModelFiles]] = {}  # by repository, as of the last good look
+        self._unreadable: dict[Path, str] = {}
+        self._overrides: dict[str, Mapping[str, object]] = {}
+        self._reading: dict[str, asyncio.Lock] = {}  # so that what is read last is applied last
+        self._jobs: set[asyncio.Task[Any]] = set()
+        self._looking = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._watcher: Watcher | None = None
+        self._rewatch_due = False
+
+    async def find(self) -> None:
+        """List every model of the repositories, and load none.
+
+        Raises:
+            RepositoryInvalid: a repository itself cannot be read.
+        """
+        await self._look(strict=True)
+        for name in self._sightings:
+            self._catalog.expect(name, asked=self._is_for_start(name))
+        names = sorted(self._sightings)
+        if not names:
+            shown = ", ".join(str(repository) for repository in self._config.repositories)
+            log.warning("there is no model folder in %s", shown)
+        default = self._config.default_model
+        for name in ([default] if default else []) + self._config.load_model:
+            if name not in (ALL, *names):
+                log.error("named in the settings: %s", ModelNotFound(name, names))
+
+    def _is_for_start(self, name: str) -> bool:
+        if self._config.model_control_mode is not ControlMode.EXPLICIT:
+            return True
+        return name in self._config.load_model or ALL in self._config.load_model
+
+    async def load_all(self) -> dict[str, list[Cause]]:
+        """Load what is to be loaded at start. Returns what could not be loaded, by model."""
+        names = [name for name in self._sightings if self._is_for_start(name)]
+        for name in names:
+            self._settling.taken(name, self._sightings[name].seen)
+        outcomes = await asyncio.gather(*(self._follow(name) for name in names))
+        self._catalog.loaded = True
+        self._catalog.tell_change()
+        return {name: causes for name, causes in zip(names, outcomes, strict=True) if causes}
+
+    def start(self) -> None:
+        """Look again from now on, as the control mode says."""
+        mode = self._config.model_control_mode
+        if mode in (ControlMode.WATCH, ControlMode.POLL):
+            self._task = asyncio.create_task(self._run(watch=mode is ControlMode.WATCH))
+
+    # Requests
+
+    async def refresh(self) -> None:
+        """Where nobody looks by itself: list models that have come, drop those that have gone and
+        are not loaded."""
+        if self._config.model_control_mode in (ControlMode.WATCH, ControlMode.POLL):
+            return
+        await self._look()
+        for name in self._sightings:
+            self._catalog.expect(name, asked=False)
+        for name, model in list(self._catalog.entries.items()):
+            if name not in self._sightings and not model.in_use:
+                await self._manager.remove(name)
+
+    async def load(self, name: str, *, override: Mapping[str, object] | None = None) -> None:
+        """Look now, and load a model as it is on the disk; what failed before is tried again.
+
+        Args:
+            name: of the model.
+            override: config to take in place of its config.yaml, until it is loaded without one.
+        Raises:
+            ModelNotFound, ConfigInvalid (the override is faulty), LoadFailed.
+        """
+        await self._look()
+        if name not in self._sightings:
+            raise ModelNotFound(name, sorted(self._sightings))
+        if override is not None:
+            load_model_config(None, name=name, override=override)
+        before = self._overrides.pop(name, None)
+        if override is not None:
+            self._overrides[name] = override
+        # Whoever asked may leave; the load goes on, or it would be left half-way.
+        following = asyncio.create_task(self._follow(name, again=True), name=name)
+        self._jobs.add(following)
+        following.add_done_callback(self._jobs.discard)
+        causes = await asyncio.shield(following)
+        if causes and override is not None and self._overrides.get(name) is override:
+            # Not for the next change on the disk: what did not work is not what was wanted.
+            self._overrides.pop(name)
+            if before is not None:
+                self._overrides[name] = before
+        if causes:
+            raise LoadFailed(name, causes)
+
+    async def unload(self, name: str, *, wait: bool = False) -> None:
+        """Unload a model; it stays so until it is loaded by request. Raises ModelNotFound."""
+        self._overrides.pop(name, None)
+        await self._manager.unload(name, wait=wait)
+
+    # Looking
+
+    async def _look(self, *, strict: bool = False) -> None:
+        """Update what is seen. A repository that cannot be read any more keeps its models."""
+        async with self._looking:
+            sightings = await asyncio.to_thread(self._look_at_disk, strict)
+            self._sightings = sightings
+
+    def _look_at_disk(self, strict: bool) -> dict[str, Sighting]:
+        """Runs in a thread."""
+        lists: dict[Path, list[ModelFiles]] = {}
+        for repository in self._config.repositories:
+            real = repository.resolve()
+            if real in lists:
+                continue
+            try:
+                lists[real] = read_models(scan(repository))
+            except RepositoryInvalid as error:
+                if strict:
+                    raise
+                lists[real] = self._lists.get(repository, self._lists.get(real, []))
+                if self._unreadable.get(repository) != str(error):
+                    log.error("%s; what was loaded from it goes on", error)
+                self._unreadable[repository] = str(error)
+            else:
+                if self._unreadable.pop(repository, None):
+                    log.info("model repository %s can be read again", repository)
+            self._lists[repository] = lists[real]
+        every = {path for models in lists.values() for each in models for path in each.everything}
+        self._digests.forget(every)
+        found: dict[str, list[ModelFiles]] = {}
+        for models in lists.values():
+            for files in models:
+                found.setdefault(files.name, []).append(files)
+        return {name: _sighting(found[name]) for name in sorted(found)}
+
+    async def _run(self, *, watch: bool) -> None:
+        if watch:
+            self._watcher = Watcher(asyncio.get_running_loop(), self._on_event)
+            await self._rewatch()
+        while True:
+            try:
+                await self._step()
+            except Exception:  # boundary: whatever a file system does, the next look is made
+                log.exception("looking at the repositories failed")
+            await self._pause()
+
+    async def _rewatch(self) -> None:
+        """Follow the repositories to where they are now."""
+        if self._watcher is not None:
+            self._rewatch_due = False
+            await self._watcher.watch(self._config.repositories)
+
+    def _on_event(self, root: Path, path: Path) -> None:
+        if path == root:  # it may be another folder now
+            self._rewatch_due = True
+        self._wake.set()
+
+    async def _step(self) -> None:
+        self._wake.clear()
+        if self._rewatch_due:
+            await self._rewatch()
+        await self._look()
+        now = time.monotonic()
+        seen = {name: sighting.seen for name, sighting in self._sightings.items()}
+        for name in self._settling.observe(seen, now):
+            self._settling.taken(name, seen.get(name))
+            self._submit(name)
+        due, _ = self._manager.retries(now)
+        for name in set(due) - {task.get_name() for task in self._jobs}:
+            self._submit(name, again=True)
+
+    async def _pause(self) -> None:
+        """Wait until there is a reason to look again."""
+        now = time.monotonic()
+        waits = [self._config.poll_s, self._settling.due(now)]
+        _, retry_at = self._manager.retries(now)
+        if retry_at is not None:
+            waits.append(retry_at - now)
+        wait_s = min(each for each in waits if each is not None)
+        try:
+            async with asyncio.timeout(max(wait_s, LOOK_AGAIN_S)):
+                await self._wake.wait()
+                await asyncio.sleep(min(LOOK_AGAIN_S, self._config.settle_seconds))
+        except TimeoutError:
+            self._rewatch_due = True
+
+    # Following
+
+    def _submit(self, name: str, *, again: bool = False) -> None:
+        """Follow a model in the background: its load holds up nothing else."""
+
+        async def work() -> None:
+            try:
+                await self._follow(name, again=again, by_itself=True)
+            except Exception:  # boundary: the other models are followed on
+                log.exception("model %s could not be brought up to date", name)
+
+        task = asyncio.create_task(work(), name=name)
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+
+    async def _follow(
+        self, name: str, *, again: bool = False, by_itself: bool = False
+    ) -> list[Cause]:
+        """Have the manager follow what was seen of a model last.
+
+        Args:
+            name: of the model.
+            again: try what failed before although it is the same.
+            by_itself: nobody asked for it, so a model that was unloaded by request stays so.
+        """
+        async with self._reading.setdefault(name, asyncio.Lock()):
+            sighting = self._sightings.get(name)
+            if sighting is not None:
+                if by_itself and self._is_unloaded(name):
+                    return []
+                wanted = await asyncio.to_thread(self._read, sighting.files)
+                if by_itself and self._is_unloaded(name):  # meanwhile
+                    return []
+        if sighting is None:
+            self._overrides.pop(name, None)
+            await self._manager.remove(name)
+            return []
+        return await self._manager.apply(wanted, again=again)
+
+    def _is_unloaded(self, name: str) -> bool:
+        known = self._catalog.entries.get(name)
+        return known is not None and not known.asked
+
+    def _read(self, files: ModelFiles) -> Wanted:
+        return read_wanted(files, self._digests, override=self._overrides.get(files.name))
+
+    async def aclose(self) -> None:
+        """Stop looking; loads in progress are given up."""
+        tasks = [*self._jobs, *([self._task] if self._task else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._watcher is not None:
+            await self._watcher.aclose()
+
+
+def _sighting(found: Sequence[ModelFiles]) -> Sighting:
+    files = found[0]
+    problem = files.problem
+    if len(found) > 1:
+        names = ", ".join(each.path.parent.name for each in found)
+        problem = f"is in several repositories ({names}); remove or rename one"
+    every = [path for each in found for path in each.everything]
+    told = tuple((number, version.problem) for number, version in sorted(files.versions.items()))
+    seen = (stamp(every), problem, files.warnings, told)
+    return Sighting(
+        ModelFiles(
+            files.name, files.path, files.config, files.versions, problem, files.warnings,
+            files.everything,
+        ),
+        seen,
+    )  # fmt: skip

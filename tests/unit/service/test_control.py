@@ -1,0 +1,141 @@
+"""What is told of models, and who may load and unload them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from fake_models import PATIENCE_S, FakeOpener, World
+from model_folders import word_of, write_model
+from nerve.config.server import ServerConfig
+from nerve.errors import ModelControlDisabled, ModelLoadFailed, ModelNotFound
+from nerve.repository.lifecycle import State
+from nerve.repository.records import IndexRow
+from nerve.repository.sync import RepositorySync
+from nerve.service.control import ControlService, Limits, ModelSummary, Statistics, VersionStatus
+
+READY, UNAVAILABLE = State.READY, State.UNAVAILABLE
+
+
+class Controlled(World):
+    """A control service and all below it."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        super().__init__(opener=FakeOpener(word_of), default_model=config.default_model)
+        self.sync = RepositorySync(self.manager, self.catalog, config=config)
+        self.control = ControlService(self.catalog, self.sync, config=config)
+
+
+@asynccontextmanager
+async def controlled(
+    repository: Path, *, failures: dict[str, Exception] | None = None, **settings: object
+) -> AsyncIterator[Controlled]:
+    """Everything found and loaded as the mode says; nothing looks again by itself."""
+    given = {"repositories": [repository], "model_control_mode": "explicit", **settings}
+    made = Controlled(ServerConfig.model_validate(given))
+    made.opener.failures.update(failures or {})
+    try:
+        await made.sync.find()
+        await made.sync.load_all()
+        yield made
+    finally:
+        async with asyncio.timeout(PATIENCE_S):
+            await made.sync.aclose()
+        await made.aclose()
+
+
+async def test_everything_about_a_model(tmp_path: Path) -> None:
+    """Labels and limits are those of the version that answers."""
+    write_model(tmp_path / "a", "version_policy: all", v1="x", v2="bad")
+    broken: dict[str, Exception] = {"bad": ModelLoadFailed("broken")}
+    async with controlled(tmp_path, failures=broken, load_model=["*"]) as made:
+        status = made.control.model("a")
+        assert (status.name, status.task, status.state) == ("a", "token-classification", READY)
+        assert (status.reason, status.default) == ("version 2: broken", True)
+        assert not status.config_override
+        limits = Limits(8, None, 1, 8, 1)
+        assert (status.labels, status.limits) == (("O", "B-PER"), limits)
+        assert status.versions == (
+            VersionStatus(
+                "1", READY, "", "cpu", ("O", "B-PER"), limits, Statistics(1, 2, 0, 0, 0, 2.0)
+            ),
+            VersionStatus("2", UNAVAILABLE, "broken"),
+        )
+        with pytest.raises(ModelNotFound):
+            made.control.model("b")
+
+
+async def test_the_list_of_models(tmp_path: Path) -> None:
+    write_model(tmp_path / "a", v1="x")
+    write_model(tmp_path / "b", v2="y")
+    async with controlled(tmp_path, load_model=["b"]) as made:
+        a, b = made.control.models()
+        assert b == ModelSummary("b", READY, "", ("2",), default=True)
+        assert (a.name, a.state, a.versions, a.default) == ("a", UNAVAILABLE, (), False)
+        assert "not loaded" in a.reason
+        assert made.control.states() == {"a": "UNAVAILABLE", "b": "READY"}
+
+
+async def test_the_configured_default_is_told(tmp_path: Path) -> None:
+    for name in "ab":
+        write_model(tmp_path / name, v1=name)
+    async with controlled(tmp_path, load_model=["*"]) as made:
+        assert [each.default for each in made.control.models()] == [False, False]
+    async with controlled(tmp_path, load_model=["*"], default_model="a") as made:
+        assert [each.default for each in made.control.models()] == [True, False]
+
+
+async def test_the_index(tmp_path: Path) -> None:
+    """As it is now, where nobody looks by itself; all of it, or what is READY."""
+    write_model(tmp_path / "a", v1="x")
+    async with controlled(tmp_path, load_model=["a"]) as made:
+        write_model(tmp_path / "b", v1="y")
+        (one, other) = await made.control.index()
+        assert one == IndexRow("a", 1, READY, "")
+        assert (other.name, other.version, other.state) == ("b", 0, UNAVAILABLE)
+        assert await made.control.index(ready_only=True) == [one]
+
+
+async def test_load_and_unload(tmp_path: Path) -> None:
+    """With a config in place of the file's, which is told."""
+    write_model(tmp_path / "a", v1="x")
+    async with controlled(tmp_path) as made:
+        await made.control.load("a", config={"max_batch_size": 2})
+        assert made.model("x").config.max_batch_size == 2
+        assert made.control.model("a").config_override
+        await made.control.load("a")
+        assert not made.control.model("a").config_override
+        await made.control.unload("a", wait=True)
+        assert made.control.model("a").state is UNAVAILABLE
+        assert made.control.model("a").labels is None
+        for action in (made.control.load, made.control.unload):
+            with pytest.raises(ModelNotFound):
+                await action("b")
+
+
+@pytest.mark.parametrize("mode", ["watch", "poll", "none"])
+async def test_requests_are_refused_unless_allowed(tmp_path: Path, mode: str) -> None:
+    """Nothing changes; the error says which mode it is."""
+    write_model(tmp_path / "a", v1="x")
+    async with controlled(tmp_path, model_control_mode=mode) as made:
+        for action in (made.control.load, made.control.unload):
+            for name in ("a", "b"):
+                with pytest.raises(ModelControlDisabled, match=mode):
+                    await action(name)
+        assert made.answering("a") == "x"
+    async with controlled(tmp_path, model_control_mode=mode, allow_model_control=True) as made:
+        await made.control.unload("a")
+        await made.control.load("a")
+        assert made.answering("a") == "x"
+
+
+async def test_ready_until_it_drains(tmp_path: Path) -> None:
+    write_model(tmp_path / "a", v1="x")
+    async with controlled(tmp_path, load_model=["*"]) as made:
+        assert made.control.ready
+        made.control.draining = True
+        assert not made.control.ready
