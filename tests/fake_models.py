@@ -232,7 +232,7 @@ class World:
             metrics=RepositoryMetrics(self.registry),
             announce=lambda name, version: self.announced.append((name, version)),
         )
-        self._applying: list[asyncio.Task[list[tuple[int, str]]]] = []
+        self._applying: list[asyncio.Task[list[Cause]]] = []
 
     async def apply(
         self,

@@ -1,8 +1,8 @@
 """Changes on the disk -> "this path has changed" on the event loop; what it means is decided there.
 
-Events are a hint and never the truth: a network file system sends none, and where the kernel's
-queue overflows or a new folder cannot be watched any more, the library says nothing. So somebody
-has to poll as well, if seldom. The only module that knows watchfiles.
+Events are a hint and never the truth: a network file system sends none, and the library says nothing
+where the kernel's queue overflowed or a new folder could not be watched. So somebody has to poll as
+well, if seldom. The only module that knows watchfiles.
 """
 
 from __future__ import annotations
@@ -58,15 +58,16 @@ class Watcher:
     async def watch(self, roots: Iterable[Path]) -> bool:
         """Watch these roots and no others. Raises nothing; to be called again at every poll.
 
-        Roots that are watched already are left as they are, unless their name leads to another
-        folder by now, or they were told as changed. Changes between the end of an old watch and
-        this call's return may be missed: look at the roots afterwards.
+        A root that is watched already is watched anew if its name leads to another folder by now,
+        or if anything was told of it: what came with it may have been lost, new folders as well.
+        Changes between the end of an old watch and this call's return may be missed: look at the
+        roots afterwards.
 
         Returns:
             Whether all of them are watched; a log line told what is wrong, once.
         """
-        suspect, self._suspect = self._suspect, set()
-        await asyncio.to_thread(self._rebuild, list(dict.fromkeys(roots)), suspect)
+        self._suspect.clear()
+        await asyncio.to_thread(self._rebuild, list(dict.fromkeys(roots)))
         return not self._faults
 
     async def aclose(self) -> None:
@@ -74,16 +75,16 @@ class Watcher:
         with self._lock:
             self._closed = True
             self._changed.clear()
-        await asyncio.to_thread(self._rebuild, [], set())
+        await asyncio.to_thread(self._rebuild, [])
 
-    def _rebuild(self, roots: list[Path], suspect: set[Path]) -> None:
+    def _rebuild(self, roots: list[Path]) -> None:
         """Start what is wanted and stop what is not; runs in a thread."""
         with self._work:
             if self._closed:
                 roots = []
             faults = dict(self._faults)
             for root, watch in list(self._watches.items()):
-                if root not in roots or root in suspect or not watch.intact():
+                if root not in roots or not watch.intact():
                     del self._watches[root]
                     watch.stop()
                     faults[root] = watch.fault
@@ -111,7 +112,7 @@ class Watcher:
                 return
             waiting = self._changed.setdefault(root, set())
             waiting |= paths
-            if len(waiting) > _MAX_PATHS:  # so many that the kernel's queue may have overflowed
+            if len(waiting) > _MAX_PATHS:
                 self._changed[root] = {root}
             if self._woken:
                 return
@@ -139,6 +140,7 @@ class _Watch:
         self._place = (0, 0)
         self._end = _End()
         self._thread: threading.Thread | None = None
+        self._told = False
         self.fault = ""
         """Why it has ended by itself."""
 
@@ -159,10 +161,15 @@ class _Watch:
         return ""
 
     def intact(self) -> bool:
-        """Whether it still goes on, and still is what the root's name leads to."""
-        with contextlib.suppress(OSError):
-            return not self.fault and _place(self._root) == self._place
-        return False
+        """Whether it certainly tells of all that its root's name leads to."""
+        # The library forgets a folder when a link to it is removed, and what could not be watched,
+        # and drops the kernel's word that events were lost. Without any change, none of it happens.
+        if self.fault or self._told:
+            return False
+        try:
+            return _place(self._root) == self._place
+        except OSError:
+            return False
 
     def stop(self) -> None:
         """Stop and join the thread."""
@@ -178,6 +185,7 @@ class _Watch:
                 below = [Path(path).relative_to(real) for _, path in changes]
                 paths = {self._root / path for path in below if _NOT_TOLD not in path.parts}
                 if paths:
+                    self._told = True
                     self._report(self._root, paths)
         except BaseException as error:  # noqa: BLE001 - boundary of the thread; see above
             fault = _why(error)
