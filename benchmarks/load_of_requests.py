@@ -103,7 +103,10 @@ class Callers:
         known = self._known.get((texts, answer))
         if known is not None:
             return known
-        rows = orjson.loads(answer)
+        try:
+            rows = orjson.loads(answer)
+        except orjson.JSONDecodeError:
+            return None
         for variant in self._variants:
             if len(rows) == len(texts) and all(map(variant.gave, texts, rows)):
                 if len(self._known) < KNOWN_BODIES:

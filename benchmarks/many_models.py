@@ -2,8 +2,9 @@
 
     python benchmarks/many_models.py [--models 300]
 
-Copies a tiny model under many names into a temporary repository. Exit code 1 if a model is not
-READY, the idle daemon takes 1 % of a core or more, or a change of one model loads another.
+Needs the `onnx` package (in the extra `test`). Copies a tiny model under many names into a
+temporary repository. Exit code 1 if a model is not READY, the idle daemon takes 1 % of a core
+or more, or a change of one model loads another.
 """
 
 from __future__ import annotations

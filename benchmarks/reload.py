@@ -2,13 +2,13 @@
 
     python benchmarks/reload.py [--swaps 200] [--callers 16]
 
-Every seventh is overtaken by the next while it is waited for, proved or loaded.
-
-Starts the daemon on a temporary repository. Callers ask all the time and compare every answer
-with what ONNX Runtime says of the variants of the model that were in place. Prints the latency
-during the swaps beside the latency before them, and the daemon's memory after the tenth swap
-beside that after the last. Exit code 1 if a request failed, an answer was wrong, a swap was never
-served, a broken model was not refused with a reason, or memory grew by more than a tenth.
+Needs the `onnx` package (in the extra `test`). Starts the daemon on a temporary repository.
+Callers ask all the time and compare every answer with what ONNX Runtime says of the variants of
+the model that were in place. Every seventh change is overtaken by the next while it is waited
+for, proved or loaded. Prints the latency during the swaps beside the latency before them, and
+the daemon's memory after the tenth swap beside that after the last. Exit code 1 if a request
+failed, an answer was wrong, a swap was never served, a broken model was not refused with a
+reason, or memory grew by more than a tenth.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Options:
     settle_seconds: float
     think_ms: float
     before_seconds: float
-    methods: tuple[str, ...]
+    methods: Sequence[str]
     verbose: bool
 
 
@@ -145,9 +145,8 @@ async def _phase(bench: Bench, method: str, targets: Sequence[Target], swaps: in
     """One method: load alone, then load and swaps."""
     phase, callers = Phase(method), bench.callers
     callers.targets = targets
-    callers.tally = Tally()
-    await asyncio.sleep(1.0)  # connections open, first runs done
-    callers.tally, warming = phase.before, callers.tally
+    await asyncio.sleep(1.0)
+    callers.tally, earlier = phase.before, callers.tally  # whose times do not count
     await asyncio.sleep(bench.asked.before_seconds)
     callers.tally = phase.during
     for number in range(swaps):
@@ -167,8 +166,8 @@ async def _phase(bench: Bench, method: str, targets: Sequence[Target], swaps: in
             phase.problems.append(f"gave up at swap {bench.number}")
             break
     callers.tally = Tally()
-    phase.before.failed += warming.failed
-    phase.before.wrong += warming.wrong
+    phase.before.failed += earlier.failed
+    phase.before.wrong += earlier.wrong
     return phase
 
 
@@ -272,12 +271,7 @@ def main() -> None:
     parser.add_argument("--settle-seconds", type=float, default=0.2)
     parser.add_argument("--think-ms", type=float, default=20.0, help="mean pause of a caller")
     parser.add_argument("--before-seconds", type=float, default=8.0)
-    parser.add_argument(
-        "--methods",
-        type=lambda text: tuple(text.split(",")),
-        default=METHODS,
-        help=f"some of {','.join(METHODS)}",
-    )
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--verbose", action="store_true", help="print the reasons that are told")
     asked = Options(**vars(parser.parse_args()))
     print(

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
 from nerve.config.model import ModelConfig
 from nerve.config.server import ServerConfig
+from nerve.engine.graph_cache import GraphCache
+from nerve.engine.memory import map_large_blocks
 from nerve.engine.session import require_runtime
 from nerve.errors import LoadFailed, ModelLoadFailed
 from nerve.frontend.http.baseten import BasetenDialect
@@ -25,7 +29,7 @@ from nerve.frontend.http.openinference import OpenInferenceDialect
 from nerve.frontend.http.server import HttpServer, build_app
 from nerve.golden import check_gate
 from nerve.metrics import EngineMetrics, RepositoryMetrics, RequestMetrics
-from nerve.model import open_model
+from nerve.model import NerModel, open_model
 from nerve.proof import Prover
 from nerve.repository.catalog import Catalog
 from nerve.repository.manager import ModelManager
@@ -50,6 +54,7 @@ class App:
         self.registry = CollectorRegistry(auto_describe=True)
         metrics = RequestMetrics(self.registry)
         self._engine_metrics = EngineMetrics(self.registry)
+        self._graph_cache = self._new_graph_cache()
         self._prover = self._new_prover()
         self.catalog = Catalog(default_model=config.default_model)
         self.manager = ModelManager(
@@ -82,16 +87,31 @@ class App:
         if not Prover.possible():
             log.warning("models are loaded without a proof: this system has no fork")
             return None
-        return Prover(timeout_s=config.load_timeout_s, memory_bytes=config.proof_memory_bytes)
+        return Prover(
+            timeout_s=config.load_timeout_s,
+            memory_bytes=config.proof_memory_bytes,
+            cache=self._graph_cache,
+        )
+
+    def _new_graph_cache(self) -> GraphCache | None:
+        folder = self._config.graph_cache
+        if folder is None:
+            return None
+        cache = GraphCache(folder.absolute(), self._config.graph_cache_bytes)
+        if refusal := cache.refusal():
+            log.warning("optimised graphs are not kept in %s: %s", folder, refusal)
+            return None
+        return cache
 
     async def _open_model(self, name: str, files: VersionFiles, config: ModelConfig) -> ServedModel:
         """Prove a version in a process of its own, then load it here."""
+        graph = None
         if self._prover is not None:
-            await self._prover.prove(name, files, config)
+            graph = (await self._prover.prove(name, files, config)).graph
         limit_s = self._config.load_timeout_s
         try:
             async with asyncio.timeout(limit_s):
-                model = await open_model(name, files, config, metrics=self._engine_metrics)
+                model = await self._load(name, files, config, graph)
                 try:
                     if self._prover is None:
                         await check_gate(model, files, config)
@@ -103,16 +123,33 @@ class App:
             raise ModelLoadFailed(fault) from None
         return model
 
+    async def _load(
+        self, name: str, files: VersionFiles, config: ModelConfig, graph: Path | None
+    ) -> NerModel:
+        """Load a version from its optimised graph if there is one, else from its own."""
+        metrics, cache = self._engine_metrics, self._graph_cache
+        if cache is not None and self._prover is None:
+            level = config.optimization.graph_level
+            warn = functools.partial(log.warning, "model %s: %s", name)
+            graph = await asyncio.to_thread(cache.find, files, level, warn=warn)
+        if cache is not None and graph is not None:
+            try:
+                return await open_model(name, files, config, metrics=metrics, optimised=graph)
+            except ModelLoadFailed as error:
+                log.warning("model %s: its cached graph %s is not used: %s", name, graph, error)
+                await asyncio.to_thread(cache.discard, graph)
+        return await open_model(name, files, config, metrics=metrics)
+
     async def start(self) -> dict[str, int]:
         """Listen, then load every model. Returns the ports.
 
         Raises:
             RuntimeMissing, AddressUnavailable, RepositoryInvalid: the server cannot run at all.
         """
+        if self._prover is not None:
+            self._prover.start()  # imports what we do, at the same time
         require_runtime()
         config = self._config
-        if self._prover is not None:
-            self._prover.start()
         # Before the first request can come: a model that is still to be loaded is no unknown one.
         await self.sync.find()
         ports = {}
@@ -175,6 +212,7 @@ async def serve(config: ServerConfig, *, announce: Announce) -> None:
     Raises:
         SetupError: it cannot run at all.
     """
+    map_large_blocks()
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
 

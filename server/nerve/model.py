@@ -7,6 +7,7 @@ import functools
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -161,12 +162,21 @@ class NerModel:
 
 
 async def open_model(
-    name: str, files: VersionFiles, config: ModelConfig, *, metrics: EngineMetrics
+    name: str,
+    files: VersionFiles,
+    config: ModelConfig,
+    *,
+    metrics: EngineMetrics,
+    optimised: Path | None = None,
 ) -> NerModel:
     """Load a version, warm it up, and see that its parts belong together.
 
     When this is cancelled, the load is broken off and what there is of it is freed.
 
+    Args:
+        name, files, config: of the version.
+        metrics: what its batches are counted in.
+        optimised: its graph from `nerve.engine.graph_cache`.
     Raises:
         ModelLoadFailed, RuntimeMissing: with the reason for the index.
     """
@@ -181,7 +191,7 @@ async def open_model(
         key: await asyncio.to_thread(read_json_object, files.side.get(f"{key}.json"))
         for key in ("config", "tokenizer_config", "special_tokens_map")
     }
-    tokenizer, engine = await _load_parts(name, files, config, json_files, metrics)
+    tokenizer, engine = await _load_parts(name, files, config, json_files, metrics, optimised)
     try:
         _check_positions(engine, json_files["config"])
         labels = _labels(name, config, json_files["config"], engine.labels)
@@ -220,6 +230,7 @@ async def _load_parts(
     config: ModelConfig,
     json_files: Mapping[str, Mapping[str, object]],
     metrics: EngineMetrics,
+    optimised: Path | None,
 ) -> tuple[TextTokenizer, LocalEngine]:
     """Tokenizer and engine, loaded side by side."""
     assert files.onnx is not None  # the caller has checked
@@ -232,6 +243,7 @@ async def _load_parts(
             pad_id=pad_id if isinstance(pad_id, int) else 0,
             metrics=metrics.of(name, files.number),
             external=files.external,
+            optimised=optimised,
         )
     )
     read_tokenizer = functools.partial(

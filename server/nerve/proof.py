@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import pickle
+import secrets
 import signal
 import socket
 import subprocess
@@ -20,11 +21,13 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import orjson
 
 from nerve.config.model import ModelConfig
+from nerve.engine.graph_cache import GraphCache
 from nerve.errors import ModelLoadFailed
 from nerve.types import VersionFiles
 
@@ -38,8 +41,7 @@ END_TIMEOUT_S: Final = 5.0
 IDLE_S: Final = 60.0
 """How long the fork server, some 70 MB, is kept for the next proof."""
 _CRASHES: Final = frozenset(
-    getattr(signal, name, None)
-    for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGSYS", "SIGTRAP")
+    {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGSYS", "SIGTRAP"}
 )
 
 
@@ -48,11 +50,49 @@ class Proof:
     """A version that loads, runs and passes its gate; `f1` is None where there is no gate.
 
     `peak_memory_bytes` is the most that the whole process held, runtime and libraries included.
+    `graph` is the optimised graph that was proved, too, and is to be loaded; None: there is none.
     """
 
     seconds: float
     peak_memory_bytes: int
     f1: float | None
+    graph: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a child is sent. `token` names its temporary files; without `use_cached` it proves the
+    version's own graph, whatever `cache` holds."""
+
+    name: str
+    files: VersionFiles
+    config: ModelConfig
+    memory_bytes: int | None
+    log_level: int
+    cache: GraphCache | None
+    token: str
+    use_cached: bool = True
+
+
+class _Answer:
+    """What a child has said so far, a JSON object a line."""
+
+    def __init__(self) -> None:
+        self.text = b""
+
+    def lines(self) -> list[dict[str, object]]:
+        """Those that are whole; empty if the child said too much."""
+        whole = (
+            b"" if len(self.text) > MAX_ANSWER_BYTES else self.text[: self.text.rfind(b"\n") + 1]
+        )
+        try:
+            return [orjson.loads(line) for line in whole.splitlines()]
+        except orjson.JSONDecodeError:
+            return []
+
+    def told(self) -> dict[str, object]:
+        """All lines as one."""
+        return {key: value for line in self.lines() for key, value in line.items()}
 
 
 class _ServerGoneError(Exception):
@@ -106,7 +146,12 @@ class Prover:
     """Proves versions, several at once. One event loop; `aclose` it."""
 
     def __init__(
-        self, *, timeout_s: float, memory_bytes: int | None, idle_s: float = IDLE_S
+        self,
+        *,
+        timeout_s: float,
+        memory_bytes: int | None,
+        idle_s: float = IDLE_S,
+        cache: GraphCache | None = None,
     ) -> None:
         """Nothing is started.
 
@@ -114,8 +159,10 @@ class Prover:
             timeout_s: longest time of one proof.
             memory_bytes: what a model on the CPU may take on top of the bare process.
             idle_s: after so long without a proof the fork server is ended.
+            cache: what optimised graphs are taken from and put into.
         """
         self._timeout_s, self._memory_bytes, self._idle_s = timeout_s, memory_bytes, idle_s
+        self._cache = cache
         self._server: _ForkServer | None = None
         self._proofs = 0  # in progress
         self._idle: asyncio.TimerHandle | None = None
@@ -163,22 +210,42 @@ class Prover:
             ModelLoadFailed: with the reason for the index.
         """
         # Mappings may be read-only views, which cannot be sent.
-        files = replace(files, side=dict(files.side), external=dict(files.external))
-        level = logging.getLogger().getEffectiveLevel()
-        request = pickle.dumps((name, files, config, self._memory_bytes, level))
+        files = replace(
+            files, side=dict(files.side), external=dict(files.external), digests=dict(files.digests)
+        )
+        level, token = logging.getLogger().getEffectiveLevel(), secrets.token_hex(8)
+        request = Request(name, files, config, self._memory_bytes, level, self._cache, token)
         self._proofs += 1
         try:
-            return await self._prove(request)
+            return await self._prove_cached(request)
         finally:
             self._proofs -= 1
             if self._proofs == 0 and not self._closed:
                 self._watch_idle()
 
-    async def _prove(self, request: bytes) -> Proof:
+    async def _prove_cached(self, request: Request) -> Proof:
+        """Prove; no failure of a cached graph, be it a crash, keeps a version from being served."""
+        answer = _Answer()
+        try:
+            return await self._prove(request, answer)
+        except ModelLoadFailed as error:
+            graph = answer.told().get("graph")
+            if self._cache is None or not isinstance(graph, str) or self._closed:
+                raise
+            reason = str(error)
+        # If this fails, too, the cache was not to blame.
+        proof = await self._prove(replace(request, use_cached=False), _Answer())
+        message = "model %s: its cached graph %s failed, the model itself did not: %s"
+        log.warning(message, request.name, graph, reason)
+        if proof.graph != Path(graph):
+            self._cache.discard(Path(graph))
+        return proof
+
+    async def _prove(self, request: Request, answer: _Answer) -> Proof:
         for _ in range(2):
             server = self._running_server()
             try:
-                return await self._prove_on(server, request)
+                return await self._prove_on(server, request, answer)
             except _ServerGoneError:
                 if self._closed:
                     break
@@ -192,7 +259,7 @@ class Prover:
             else "could not be proved: the process that proves models died twice meanwhile"
         )
 
-    async def _prove_on(self, server: _ForkServer, request: bytes) -> Proof:
+    async def _prove_on(self, server: _ForkServer, request: Request, answer: _Answer) -> Proof:
         began = time.monotonic()
         with _socketpair() as (child, child_end), _socketpair() as (status, status_end):
             server.order(child_end, status_end)
@@ -205,35 +272,58 @@ class Prover:
                 raise ModelLoadFailed(
                     f"could not be proved: no process was there after {START_TIMEOUT_S:g} s"
                 ) from None
-            ended = None
+            answer.text, ended, in_time = b"", None, True
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    answer = await _exchange(child, request)
+                    await _exchange(child, pickle.dumps(request), answer)
                     ended = await _report(status)
             except TimeoutError:
-                raise ModelLoadFailed(
-                    f"did not finish within {self._timeout_s:g} s in a process of its own: it hangs "
-                    "or is too slow; raise load_timeout_s"
-                ) from None
+                in_time = False
+                if not self._passed(answer):
+                    raise ModelLoadFailed(
+                        f"did not finish within {self._timeout_s:g} s in a process of its own: it "
+                        "hangs or is too slow; raise load_timeout_s"
+                    ) from None
             finally:
                 if ended is None:
-                    await _kill(status)
+                    ended = await _kill(status)
+                if self._cache is not None and ended["exit"] != 0:
+                    self._cache.discard(self._cache.temporary(request.token))
         code, peak = os.waitstatus_to_exitcode(ended["exit"]), ended["peak_bytes"]
-        told = self._judge(answer, code)
-        return Proof(time.monotonic() - began, peak, told)
+        self._warn(request.name, answer, _fate(code) if in_time else "it took too long")
+        f1 = self._judge(answer.told(), 0 if self._passed(answer) else code)
+        graph = answer.told().get("graph")
+        seconds = time.monotonic() - began
+        return Proof(seconds, peak, f1, Path(graph) if isinstance(graph, str) else None)
 
-    def _judge(self, answer: bytes, code: int) -> float | None:
+    def _passed(self, answer: _Answer) -> bool:
+        """Whether the version is proved, whatever happened to the cache afterwards."""
+        return self._cache is not None and "f1" in answer.told()
+
+    def _warn(self, name: str, answer: _Answer, fate: str) -> None:
+        """Log what went wrong without being a failure."""
+        if self._cache is None:
+            return
+        for line in answer.lines():
+            if "warning" in line:
+                log.warning("model %s: %s", name, line["warning"])
+        told = answer.told()
+        reason = told.get("not_cached", "" if "graph" in told or "f1" not in told else fate)
+        if reason:
+            message = "model %s: its optimised graph is not kept in %s: %s"
+            log.warning(message, name, self._cache.folder, reason)
+
+    def _judge(self, told: dict[str, object], code: int) -> float | None:
         """The F1 that a child told. Raises ModelLoadFailed for anything but success."""
         limited = self._memory_bytes is not None
         if code < 0:
-            fate = signal.Signals(-code) if -code in set(signal.Signals) else None
-            name = fate.name if fate else f"signal {-code}"
+            name = _signal(code)
             hint = (
                 f"; its memory was limited to {self._memory_bytes} bytes (proof_memory_bytes)"
                 if limited
                 else ""
             )
-            if fate in _CRASHES:
+            if name in _CRASHES:
                 raise ModelLoadFailed(
                     f"the model crashed the runtime ({name}) while it was loaded in a process of "
                     f"its own{hint}"
@@ -242,11 +332,7 @@ class Prover:
             raise ModelLoadFailed(
                 f"the process that the model was loaded in was killed ({name}){cause}{hint}"
             )
-        try:
-            told = orjson.loads(answer) if code == 0 else None
-        except orjson.JSONDecodeError:
-            told = None
-        match told:
+        match told if code == 0 else None:
             case {"failed": str(reason), "memory": True} if limited:
                 raise ModelLoadFailed(
                     f"needs more than {self._memory_bytes} bytes of memory (proof_memory_bytes): "
@@ -271,6 +357,18 @@ class Prover:
         await asyncio.gather(*self._closing)
 
 
+def _signal(code: int) -> str:
+    """The name of what ended a process, by its exit code."""
+    return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+
+
+def _fate(code: int) -> str:
+    """Why a child that had proved its version got no further; empty if it did."""
+    if code == 0:
+        return ""
+    return f"the process that made it ended ({_signal(code) if code < 0 else code})"
+
+
 @contextlib.contextmanager
 def _socketpair() -> Iterator[tuple[socket.socket, socket.socket]]:
     """Two connected sockets; the first, which stays here, does not block."""
@@ -280,16 +378,14 @@ def _socketpair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-async def _exchange(child: socket.socket, request: bytes) -> bytes:
+async def _exchange(child: socket.socket, request: bytes, answer: _Answer) -> None:
     """Send the request, and read until the child closes its end or has said too much."""
     loop = asyncio.get_running_loop()
-    answer = b""
     with contextlib.suppress(ConnectionError):  # it has died; how, the fork server tells
         await loop.sock_sendall(child, request)
         child.shutdown(socket.SHUT_WR)
-        while len(answer) <= MAX_ANSWER_BYTES and (part := await loop.sock_recv(child, 65536)):
-            answer += part
-    return answer
+        while len(answer.text) <= MAX_ANSWER_BYTES and (part := await loop.sock_recv(child, 65536)):
+            answer.text += part
 
 
 async def _report(status: socket.socket) -> dict[str, int]:
@@ -315,9 +411,10 @@ async def _report(status: socket.socket) -> dict[str, int]:
     return told
 
 
-async def _kill(status: socket.socket) -> None:
-    """Have the fork server kill the child, and wait until it is gone."""
+async def _kill(status: socket.socket) -> dict[str, int]:
+    """Have the fork server kill the child, and wait until it is gone; how it ended, if that is told."""
     with contextlib.suppress(OSError, TimeoutError, _ServerGoneError):
         status.shutdown(socket.SHUT_WR)  # what it kills on
         async with asyncio.timeout(END_TIMEOUT_S):
-            await _report(status)
+            return await _report(status)
+    return {"exit": signal.SIGKILL, "peak_bytes": 0}

@@ -21,6 +21,8 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -28,13 +30,17 @@ import orjson
 from prometheus_client import CollectorRegistry
 
 from nerve import logs
-from nerve.config.model import Kind, ModelConfig
+from nerve.config.model import Kind, ModelConfig, WarmupSample
+from nerve.engine.graph_cache import GraphCache, NotCachedError
 from nerve.engine.session import gpu_devices, require_runtime
 from nerve.errors import NerveError, RuntimeMissing
 from nerve.golden import check_gate
 from nerve.metrics import EngineMetrics
-from nerve.model import open_model
-from nerve.types import VersionFiles
+from nerve.model import NerModel, open_model
+from nerve.proof import Request
+from nerve.types import CutOptions
+
+Tell = Callable[[dict[str, object]], None]
 
 SERVER_NAME: Final = "nerve-fork"
 CHILD_NAME: Final = "nerve-proof"
@@ -136,10 +142,9 @@ def _run_child(end: socket.socket, server: int) -> NoReturn:
     try:
         _leave_server(server)
         with end, end.makefile("rb") as requests:
-            name, files, config, memory_bytes, level = pickle.load(requests)  # noqa: S301  the daemon's
-            _set_up_logs(level)
-            answer = prove(name, files, config, memory_bytes=memory_bytes)
-            end.sendall(orjson.dumps(answer))
+            request: Request = pickle.load(requests)  # noqa: S301  the daemon's
+            _set_up_logs(request.log_level)
+            prove(request, lambda told: end.sendall(orjson.dumps(told) + b"\n"))
         code = 0
     except BaseException:  # noqa: BLE001  boundary: there is nobody above
         traceback.print_exc()
@@ -178,29 +183,90 @@ def _set_up_logs(level: int) -> None:
     logs.set_up("critical")
 
 
-def prove(
-    name: str, files: VersionFiles, config: ModelConfig, *, memory_bytes: int | None
-) -> dict[str, object]:
-    """Load, run and free a version in this process: `f1`, or `failed` and whether for `memory`."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a version did; `logits` of texts that the cache compares it by, None if not asked for
+    or if it fails on them."""
+
+    f1: float | None
+    device: str
+    logits: tuple[bytes, ...] | None
+
+
+def prove(request: Request, tell: Tell) -> None:
+    """Load, run and free a version in this process; then fill the cache with its graph.
+
+    What is told, each as soon as it is known: `graph`, the entry that is proved in place of the
+    version's own graph; `f1`, or `failed` and whether for `memory`; `warning`; `not_cached`.
+    """
+    cache, files, config = request.cache, request.files, one_instance(request.config)
+    level, graph = config.optimization.graph_level, None
     try:
-        if memory_bytes is not None and not _on_gpu(config):
-            limit_memory(memory_bytes)
-        return {"f1": asyncio.run(_load(name, files, one_instance(config)))}
+        if request.memory_bytes is not None and not _on_gpu(config):
+            limit_memory(request.memory_bytes)
+        if cache is not None and request.use_cached:
+            graph = cache.find(files, level, warn=lambda text: tell({"warning": text}))
+            if graph is not None:
+                cache.touch(graph)
+                tell({"graph": str(graph)})
+        fills = cache is not None and graph is None and cache.can_hold(files, level)
+        outcome = asyncio.run(_load(request, config, graph=graph, compared=fills))
+        tell({"f1": outcome.f1})
     except Exception as error:  # noqa: BLE001  boundary: whatever it is, the model is not served
         foreseen, memory = isinstance(error, NerveError), ran_out_of_memory(error)
         if not foreseen and not memory:
             traceback.print_exc()
         reason = str(error) if foreseen else f"{type(error).__name__}: {error}"
-        return {"failed": reason[:MAX_REASON], "memory": memory}
+        tell({"failed": reason[:MAX_REASON], "memory": memory})
+        return
+    if cache is not None and fills and outcome.device == "cpu" and outcome.logits is not None:
+        _fill(cache, request, config, outcome, tell)
 
 
-async def _load(name: str, files: VersionFiles, config: ModelConfig) -> float | None:
-    model = await open_model(name, files, config, metrics=EngineMetrics(CollectorRegistry()))
+def _fill(
+    cache: GraphCache, request: Request, config: ModelConfig, outcome: Outcome, tell: Tell
+) -> None:
+    """Make an entry, and prove it as the version was: it must give the same bits."""
+    level, temporary = config.optimization.graph_level, cache.temporary(request.token)
+    try:
+        cache.write(request.files, level, temporary)
+        again = asyncio.run(_load(request, config, graph=temporary, compared=True))
+        if again != outcome:
+            reason = "it does not answer bit for bit as the model itself"
+        else:
+            tell({"graph": str(cache.keep(request.files, level, temporary))})
+            return
+    except Exception as error:  # noqa: BLE001  boundary: the version has been proved without
+        foreseen = isinstance(error, NerveError | NotCachedError)
+        reason = str(error) if foreseen else f"{type(error).__name__}: {error}"
+        if ran_out_of_memory(error):
+            reason = f"there is not enough memory for it ({reason})"
+    finally:
+        cache.discard(temporary)
+    tell({"not_cached": reason[:MAX_REASON]})
+
+
+async def _load(
+    request: Request, config: ModelConfig, *, graph: Path | None, compared: bool
+) -> Outcome:
+    metrics, files = EngineMetrics(CollectorRegistry()), request.files
+    model = await open_model(request.name, files, config, metrics=metrics, optimised=graph)
     try:
         report = await check_gate(model, files, config)
+        logits = await _logits(model, config) if compared else None
     finally:
         await model.aclose()
-    return None if report is None else report.f1
+    return Outcome(None if report is None else report.f1, model.info.device, logits)
+
+
+async def _logits(model: NerModel, config: ModelConfig) -> tuple[bytes, ...] | None:
+    """Of one text alone, and of several at once."""
+    texts = [WarmupSample().text, *(sample.text for sample in config.model_warmup)]
+    try:
+        runs = [await model.run(each, CutOptions(), None) for each in (texts[:1], texts)]
+    except NerveError:
+        return None  # with these texts; the version may well be good for others
+    return tuple(each.tobytes() for _, logits, _ in runs for each in logits)
 
 
 def one_instance(config: ModelConfig) -> ModelConfig:

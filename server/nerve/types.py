@@ -193,7 +193,8 @@ class VersionFiles:
     `problem` says why it cannot be loaded, and `onnx` may be None then; `side` holds the side
     files that exist, by name (tokenizer.json, config.json, …); `external` the data files that the
     graph names, by the location it names them with; `config` is the version's own config.yaml,
-    laid over the model's; `golden` its texts with known entities.
+    laid over the model's; `golden` its texts with known entities; `digests` the SHA-256 of the graph
+    and its data files, as hexadecimal digits.
     """
 
     number: int
@@ -203,6 +204,7 @@ class VersionFiles:
     external: Mapping[str, Path] = field(default_factory=dict)
     config: Path | None = None
     golden: Path | None = None
+    digests: Mapping[Path, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -338,7 +338,7 @@ def test_golden_without_a_gate_is_told(bundled: Path, tmp_path: Path) -> None:
     golden.write_text(json.dumps(right) + "\n")
     ended = validate(folder)
     assert ended.returncode == 0
-    assert 'F1 0.000 on golden.jsonl (1 texts); 1 differ, first: "Ada met' in ended.stdout
+    assert 'F1 0.000 on golden.jsonl (1 text); 1 differ, first: "Ada met' in ended.stdout
     (folder / "minilm-ner" / "config.yaml").write_text("quality_gate: {min_f1: 0.5}\n")
     status, document = report(folder)
     assert status == 1

@@ -106,6 +106,11 @@ class ServerConfig(BaseModel):
     runtime takes nothing with it."""
     proof_memory_bytes: Annotated[int, Field(ge=64 * 2**20)] | None = None
     """Most memory that such a process may use; by default what the machine has. CPU only."""
+    graph_cache: Path | None = None
+    """Folder for graphs as ONNX Runtime has optimised them, so that a later load is faster; made with
+    access for this user only. By default nothing is kept. CPU only."""
+    graph_cache_bytes: Annotated[int, Field(ge=1)] = 10 * 2**30
+    """Most that is kept there; what was not used for longest goes first."""
     exit_on_error: bool = False
     """End with an error if a model cannot be loaded at start."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import functools
 import logging
 import time
@@ -14,10 +13,11 @@ from typing import Self
 
 import numpy as np
 
-from nerve.config.model import ModelConfig
+from nerve.config.model import GraphLevel, ModelConfig
 from nerve.engine.batcher import Batcher, BatchLimits, Waiter
 from nerve.engine.instances import Placement, cores, place
 from nerve.engine.loading import in_own_thread
+from nerve.engine.memory import give_memory_back
 from nerve.engine.session import LoadStop, Session, gpu_devices
 from nerve.errors import DeadlineExceeded, InferenceFailed, ModelUnloaded
 from nerve.metrics import RunMetrics
@@ -46,16 +46,12 @@ def pad(rows: Sequence[Row], pad_id: int) -> tuple[IntArray, IntArray, IntArray 
     return ids, mask, type_ids
 
 
-def give_memory_back() -> None:
-    """Hand what has been freed to the system, where the allocator would keep it (glibc)."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError, TypeError):  # another C library, or Windows
-        return
-
-
 def _load(
-    file: Path, config: ModelConfig, external: Mapping[str, Path], stop: LoadStop
+    file: Path,
+    config: ModelConfig,
+    external: Mapping[str, Path],
+    stop: LoadStop,
+    optimised: Path | None,
 ) -> list[tuple[Session, Placement]]:
     """A session for each placement."""
     optimization = config.optimization
@@ -65,20 +61,19 @@ def _load(
         cores=cores(),
         threads_per_run=optimization.intra_op_threads,
     )
-    return [
-        (
-            Session(
-                file,
-                gpu=placement.gpu,
-                graph_level=optimization.graph_level,
-                intra_op_threads=optimization.intra_op_threads,
-                external=external,
-                stop=stop,
-            ),
-            placement,
+    sessions = []
+    for placement in placements:
+        ready = None if placement.gpu is not None else optimised  # it was made for the CPU
+        session = Session(
+            ready or file,
+            gpu=placement.gpu,
+            graph_level=GraphLevel.DISABLE if ready else optimization.graph_level,
+            intra_op_threads=optimization.intra_op_threads,
+            external={} if ready else external,
+            stop=stop,
         )
-        for placement in placements
-    ]
+        sessions.append((session, placement))
+    return sessions
 
 
 class LocalEngine:
@@ -111,6 +106,7 @@ class LocalEngine:
         pad_id: int,
         metrics: RunMetrics,
         external: Mapping[str, Path] | None = None,
+        optimised: Path | None = None,
     ) -> Self:
         """Load the sessions. `warm` them, then `start`.
 
@@ -123,6 +119,7 @@ class LocalEngine:
             pad_id: token id that fills short rows.
             metrics: what batches are counted in.
             external: see `Session`.
+            optimised: the same graph, optimised for this CPU; sessions on the CPU are made of it.
         Raises:
             ModelLoadFailed, RuntimeMissing: from `place` and `Session`.
         """
@@ -134,7 +131,7 @@ class LocalEngine:
             max_queue_size=batching.max_queue_size,
         )
         stop = LoadStop()
-        load = functools.partial(_load, file, config, external or {}, stop)
+        load = functools.partial(_load, file, config, external or {}, stop, optimised)
         sessions = await in_own_thread(load, name=f"nerve-load-{model}", stop=stop.set)
         return cls(model, sessions, limits=limits, pad_id=pad_id, metrics=metrics)
 

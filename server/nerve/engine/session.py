@@ -77,6 +77,39 @@ def gpu_devices() -> list[int]:
     return list(range(count.value))
 
 
+def runtime_identity() -> str:
+    """Version and build of the runtime; equal ones make the same of a graph."""
+    runtime = require_runtime()
+    return f"{runtime.__version__} {runtime.get_build_info()}"
+
+
+def optimise(
+    graph: bytes, target: Path, *, graph_level: GraphLevel, external: Mapping[str, bytes]
+) -> None:
+    """Write a graph as the runtime optimises it for this machine's CPU, all weights in one file.
+
+    Args:
+        graph: content of an .onnx file.
+        target: the file to write; whether it is whole is only known when it has been loaded.
+        graph_level: how far to go.
+        external: the graph's external data, by the location that it names it with.
+    Raises:
+        RuntimeMissing: no runtime is installed.
+        ModelLoadFailed: the runtime refuses the graph, or could not write.
+    """
+    runtime = require_runtime()
+    options = _options(graph_level, intra_op_threads=1)
+    options.optimized_model_filepath = str(target)
+    buffers = {os.path.normpath(key): content for key, content in external.items()}
+    _give(options, buffers)
+    try:
+        runtime.InferenceSession(
+            graph, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+    except Exception as error:
+        raise ModelLoadFailed(f"the graph cannot be optimised: {_told(error)}") from error
+
+
 class LoadStop:
     """Breaks off the load of sessions from another thread; the load then raises."""
 
@@ -236,15 +269,7 @@ def _open(
 ) -> Any:  # noqa: ANN401  the runtime ships no types
     runtime = require_runtime()
     _check_file(model)
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = intra_op_threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
-    options.graph_optimization_level = getattr(
-        runtime.GraphOptimizationLevel, _GRAPH_LEVELS[graph_level]
-    )
-    # Threads that spin while they wait would keep a core busy in an idle server.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options = _options(graph_level, intra_op_threads=intra_op_threads)
     providers: Sequence[object] = ["CPUExecutionProvider"]
     if gpu is not None:
         with contextlib.suppress(
@@ -257,10 +282,7 @@ def _open(
     # The runtime copies what it needs of them, so they go when this function ends.
     buffers = _read(external)
     try:
-        if buffers:
-            options.add_external_initializers_from_files_in_memory(
-                list(buffers), list(buffers.values()), [len(each) for each in buffers.values()]
-            )
+        _give(options, buffers)
         # Without fallback: a GPU model must not move to the CPU behind our back.
         session = runtime.InferenceSession(
             str(model), options, providers=providers, enable_fallback=0
@@ -274,6 +296,28 @@ def _open(
             f"{', '.join(session.get_providers())} (are CUDA and cuDNN of its build installed?)"
         )
     return session
+
+
+def _options(graph_level: GraphLevel, *, intra_op_threads: int) -> Any:  # noqa: ANN401  as above
+    runtime = require_runtime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = intra_op_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    options.graph_optimization_level = getattr(
+        runtime.GraphOptimizationLevel, _GRAPH_LEVELS[graph_level]
+    )
+    # Threads that spin while they wait would keep a core busy in an idle server.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _give(options: Any, buffers: Mapping[str, bytes]) -> None:  # noqa: ANN401  as above
+    """Have external data taken from memory; `buffers` must live until the session is made."""
+    if buffers:
+        options.add_external_initializers_from_files_in_memory(
+            list(buffers), list(buffers.values()), [len(each) for each in buffers.values()]
+        )
 
 
 def _read(external: Mapping[str, Path]) -> dict[str, bytes]:

@@ -38,9 +38,9 @@ nobody has touched the files in between, as far as can be seen without reading t
 class Inspected:
     """A version that was read.
 
-    `files` has `external` filled in and `problem` set if the version cannot be loaded as it is;
-    its `onnx` is kept then. `fingerprint` is equal for equal contents in equal roles, wherever and
-    whenever they were written. `stamp` is that of all `files`, taken before they were read.
+    `files` has `external` and `digests` filled in and `problem` set if the version cannot be loaded
+    as it is; its `onnx` is kept then. `fingerprint` is equal for equal contents in equal roles,
+    wherever and whenever they were written. `stamp` is that of all `files`, taken before they were read.
     """
 
     files: VersionFiles
@@ -149,6 +149,13 @@ def inspect_version(files: VersionFiles, digests: Digests) -> Inspected:
         problem = verify(sums, {path: contents[role] for role, path in _roles(found).items()})
     if problem:
         found, contents = replace(found, problem=problem), {**contents, "problem": problem}
+    else:
+        graph = {
+            path: contents[role]
+            for role, path in _roles(found).items()
+            if role.startswith(("graph", "external "))
+        }
+        found = replace(found, digests=graph)
     told_in_order = json.dumps(contents, sort_keys=True)
     return Inspected(found, hashlib.sha256(told_in_order.encode()).hexdigest(), seen)
 

@@ -68,6 +68,11 @@ class Settling:
         self._things.setdefault(name, _Thing()).taken = value
         self._drop_gone()
 
+    def waits(self, name: str) -> bool:
+        """Whether what was observed last of this name has not been taken yet."""
+        thing = self._things.get(name)
+        return thing is not None and thing.waiting
+
     def seen(self, name: str) -> Hashable:
         """What the name looked like when last observed."""
         thing = self._things.get(name)

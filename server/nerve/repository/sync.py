@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from nerve.config.model import load_model_config
 from nerve.config.server import ControlMode, ServerConfig
 from nerve.errors import Cause, LoadFailed, ModelNotFound, RepositoryInvalid
 from nerve.repository.catalog import Catalog
-from nerve.repository.fingerprint import Digests, stamp
+from nerve.repository.fingerprint import Digests, Stamp, stamp
 from nerve.repository.layout import ModelFiles, read_models, scan
 from nerve.repository.manager import ModelManager
 from nerve.repository.settling import Settling
@@ -27,15 +27,22 @@ from nerve.repository.watcher import Watcher
 log = logging.getLogger(__name__)
 
 ALL: Final = "*"
+LOOKS: Final = 5
+"""Tries to read a model while somebody writes to it."""
 LOOK_AGAIN_S: Final = 0.1
 """Least time between two looks: a large copy makes thousands of events."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A model folder at a glance: its files, and a value that differs when any of them does."""
+    """A model folder at a glance: its files, and a value that differs when any of them does.
+
+    `every` are all files of that name, `stamp` is theirs.
+    """
 
     files: ModelFiles
+    every: tuple[Path, ...]
+    stamp: Stamp
     seen: Hashable
 
 
@@ -86,7 +93,7 @@ class RepositorySync:
         names = [name for name in self._sightings if self._is_for_start(name)]
         for name in names:
             self._settling.taken(name, self._sightings[name].seen)
-        outcomes = await asyncio.gather(*(self._follow(name) for name in names))
+        outcomes = await asyncio.gather(*(self._follow_at_once(name) for name in names))
         self._catalog.loaded = True
         self._catalog.tell_change()
         return {name: causes for name, causes in zip(names, outcomes, strict=True) if causes}
@@ -129,7 +136,7 @@ class RepositorySync:
         if override is not None:
             self._overrides[name] = override
         # Whoever asked may leave; the load goes on, or it would be left half-way.
-        following = asyncio.create_task(self._follow(name, again=True), name=name)
+        following = asyncio.create_task(self._follow_at_once(name, again=True), name=name)
         self._jobs.add(following)
         following.add_done_callback(self._jobs.discard)
         causes = await asyncio.shield(following)
@@ -216,7 +223,8 @@ class RepositorySync:
             self._submit(name)
         due, _ = self._manager.retries(now)
         for name in set(due) - {task.get_name() for task in self._jobs}:
-            self._submit(name, again=True)
+            if not self._settling.waits(name):  # what is there now is not what failed
+                self._submit(name, again=True)
 
     async def _pause(self) -> None:
         """Wait until there is a reason to look again."""
@@ -236,11 +244,12 @@ class RepositorySync:
     # Following
 
     def _submit(self, name: str, *, again: bool = False) -> None:
-        """Follow a model in the background: its load holds up nothing else."""
+        """Follow what was just seen of a model in the background: its load holds up nothing else."""
+        sighting = self._sightings.get(name)
 
         async def work() -> None:
             try:
-                await self._follow(name, again=again, by_itself=True)
+                await self._follow(name, sighting, again=again)
             except Exception:  # boundary: the other models are followed on
                 log.exception("model %s could not be brought up to date", name)
 
@@ -248,36 +257,46 @@ class RepositorySync:
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
 
-    async def _follow(
-        self, name: str, *, again: bool = False, by_itself: bool = False
-    ) -> list[Cause]:
-        """Have the manager follow what was seen of a model last.
-
-        Args:
-            name: of the model.
-            again: try what failed before although it is the same.
-            by_itself: nobody asked for it, so a model that was unloaded by request stays so.
-        """
-        async with self._reading.setdefault(name, asyncio.Lock()):
-            sighting = self._sightings.get(name)
-            if sighting is not None:
-                if by_itself and self._is_unloaded(name):
-                    return []
-                wanted = await asyncio.to_thread(self._read, sighting.files)
-                if by_itself and self._is_unloaded(name):  # meanwhile
-                    return []
+    async def _follow(self, name: str, sighting: Sighting | None, *, again: bool) -> None:
+        """Have the manager follow what has settled, unless it is different already: then it has to
+        settle again. A model that was unloaded by request stays so."""
         if sighting is None:
             self._overrides.pop(name, None)
             await self._manager.remove(name)
-            return []
+            return
+        async with self._reading.setdefault(name, asyncio.Lock()):
+            wanted = None if self._is_unloaded(name) else await self._read(sighting)
+        if wanted is not None and not self._is_unloaded(name):
+            await self._manager.apply(wanted, again=again)
+
+    async def _follow_at_once(self, name: str, *, again: bool = False) -> list[Cause]:
+        """Have the manager follow what is there now, settled or not: somebody wants it."""
+        async with self._reading.setdefault(name, asyncio.Lock()):
+            for _ in range(LOOKS):
+                sighting = self._sightings.get(name)
+                if sighting is None:
+                    return [Cause(0, "its folder is gone")]
+                wanted = await self._read(sighting)
+                if wanted is not None:
+                    break
+                await self._look()
+            else:
+                return [Cause(0, "its files keep changing; try again when they are all there")]
         return await self._manager.apply(wanted, again=again)
+
+    async def _read(self, sighting: Sighting) -> Wanted | None:
+        """What is wanted of a model; None if its files are not those of the sighting any more."""
+        files = sighting.files
+
+        def read() -> Wanted | None:
+            found = read_wanted(files, self._digests, override=self._overrides.get(files.name))
+            return found if stamp(sighting.every) == sighting.stamp else None
+
+        return await asyncio.to_thread(read)
 
     def _is_unloaded(self, name: str) -> bool:
         known = self._catalog.entries.get(name)
         return known is not None and not known.asked
-
-    def _read(self, files: ModelFiles) -> Wanted:
-        return read_wanted(files, self._digests, override=self._overrides.get(files.name))
 
     async def aclose(self) -> None:
         """Stop looking; loads in progress are given up."""
@@ -291,17 +310,11 @@ class RepositorySync:
 
 def _sighting(found: Sequence[ModelFiles]) -> Sighting:
     files = found[0]
-    problem = files.problem
     if len(found) > 1:
         names = ", ".join(each.path.parent.name for each in found)
         problem = f"is in several repositories ({names}); remove or rename one"
-    every = [path for each in found for path in each.everything]
+        files = replace(files, problem=problem)
+    every = tuple(path for each in found for path in each.everything)
     told = tuple((number, version.problem) for number, version in sorted(files.versions.items()))
-    seen = (stamp(every), problem, files.warnings, told)
-    return Sighting(
-        ModelFiles(
-            files.name, files.path, files.config, files.versions, problem, files.warnings,
-            files.everything,
-        ),
-        seen,
-    )  # fmt: skip
+    seen = stamp(every)
+    return Sighting(files, every, seen, (seen, files.problem, files.warnings, told))

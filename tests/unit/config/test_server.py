@@ -39,6 +39,8 @@ ENVIRONMENT: dict[str, tuple[str, object]] = {
     "load_timeout_s": ("2.5", 2.5),
     "prove_models": ("false", False),
     "proof_memory_bytes": ("67108864", 67_108_864),
+    "graph_cache": ("/a/b", Path("/a/b")),
+    "graph_cache_bytes": ("5", 5),
     "exit_on_error": ("1", True),
 }
 """Every field: what its variable holds, and what it becomes. None is the default."""
@@ -69,6 +71,8 @@ INVALID: dict[str, list[str]] = {
     "load_timeout_s": ["0", "-1", "x", "nan"],
     "prove_models": ["maybe"],
     "proof_memory_bytes": ["67108863", "x"],
+    "graph_cache": [],  # any text is a path
+    "graph_cache_bytes": ["0", "x"],
     "exit_on_error": ["maybe"],
 }
 

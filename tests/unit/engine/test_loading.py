@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry
 
 from nerve.config.model import ModelConfig
 from nerve.engine import loading
-from nerve.engine.engine import LocalEngine, give_memory_back
+from nerve.engine.engine import LocalEngine
+from nerve.engine.memory import give_memory_back, map_large_blocks
 from nerve.engine.loading import in_own_thread
 from nerve.errors import ModelLoadFailed
 from nerve.metrics import EngineMetrics
@@ -117,4 +118,5 @@ async def test_an_engine_whose_load_is_cancelled(bundled: Path) -> None:
 
 
 def test_memory_can_be_given_back_at_any_time() -> None:
+    map_large_blocks()
     give_memory_back()

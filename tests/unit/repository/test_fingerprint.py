@@ -78,8 +78,11 @@ def inspect(repository: Path, digests: Digests | None = None) -> Inspected:
 def test_a_whole_version(repository: Path) -> None:
     folder = (repository / "m" / "1").resolve()
     found = inspect(repository)
+    graph, data = folder / "model.onnx", folder / "model.onnx_data"
     assert found.files == replace(
-        only(repository), external={"model.onnx_data": folder / "model.onnx_data"}
+        only(repository),
+        external={"model.onnx_data": data},
+        digests={path: hashlib.sha256(path.read_bytes()).hexdigest() for path in (graph, data)},
     )
     assert found.files.problem == ""
     assert len(found.fingerprint) == 64

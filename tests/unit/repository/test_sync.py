@@ -310,6 +310,23 @@ async def test_what_failed_is_tried_again_by_itself(
         await until(lambda: made.serves("a", "x"))
 
 
+async def test_a_retry_takes_nothing_that_has_not_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes due in the middle of a copy: half of the new files would be served."""
+    monkeypatch.setattr("nerve.repository.records.RETRY_FIRST_S", 0.0)
+    folder = write_model(tmp_path / "a", v1="bad")
+    async with synced(tmp_path, start=False, settle_s=3600.0) as made:
+        made.opener.failures["bad"] = ModelLoadFailed("out of memory")
+        await made.sync.find()
+        await made.sync.load_all()
+        write_model(folder, v1="half")
+        for _ in range(3):
+            await made.sync._step()
+            await until(lambda: not made.sync._jobs)
+        assert made.opener.begun == ["bad"]
+
+
 async def test_tries_do_not_pile_up_behind_a_slow_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
