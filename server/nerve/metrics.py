@@ -152,3 +152,9 @@ class RepositoryMetrics:
         self.stale.remove_by_labels({"model": model})
         self.ready.remove_by_labels({"model": model})
         self.load_seconds.remove_by_labels({"model": model})
+
+    def forget_version(self, model: str, version: int) -> None:
+        """Drop the gauges of a version that is gone."""
+        labels = {"model": model, "version": str(version)}
+        self.ready.remove_by_labels(labels)
+        self.load_seconds.remove_by_labels(labels)

@@ -14,7 +14,6 @@ import numpy as np
 
 from nerve.config.model import ModelConfig
 from nerve.engine.engine import LocalEngine
-from nerve.engine.loading import in_own_thread
 from nerve.errors import InferenceFailed, ModelLoadFailed, NonFiniteScores
 from nerve.metrics import EngineMetrics
 from nerve.offload import offload, small_answer, small_texts
@@ -27,6 +26,7 @@ from nerve.pipeline.tokenizer import (
     read_json_object,
 )
 from nerve.pipeline.windows import EncodedText
+from nerve.threads import in_own_thread
 from nerve.types import (
     CallStatistics,
     CutOptions,

@@ -146,6 +146,8 @@ def _run_child(end: socket.socket, server: int) -> NoReturn:
             _set_up_logs(request.log_level)
             prove(request, lambda told: end.sendall(orjson.dumps(told) + b"\n"))
         code = 0
+    except EOFError:  # given up before we were told what to do
+        pass
     except BaseException:  # noqa: BLE001  boundary: there is nobody above
         traceback.print_exc()
     finally:

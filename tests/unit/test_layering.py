@@ -8,11 +8,12 @@ from pathlib import Path
 import nerve
 
 PACKAGE = Path(nerve.__file__).parent
-FREE = {"errors", "types", "offload"}
+FREE = {"errors", "types", "offload", "threads"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),
     "offload": set(),
+    "threads": set(),
     "logs": set(),
     "metrics": set(),
     "config": set(),

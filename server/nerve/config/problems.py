@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,6 +16,8 @@ from nerve.errors import ConfigInvalid, Problem
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Path = tuple[int | str, ...]
+MAX_PROBLEMS: Final = 20
+"""A file with more is no config at all; looking for the nearest name of each key takes its time."""
 
 
 def parse_yaml(text: str, *, source: str) -> tuple[dict[str, object], dict[Path, int]]:
@@ -29,7 +32,8 @@ def parse_yaml(text: str, *, source: str) -> tuple[dict[str, object], dict[Path,
     value: object = None
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        refused = list(_walk(node, (), lines, set())) if node is not None else []
+        found = _walk(node, (), lines, set()) if node is not None else iter(())
+        refused = list(itertools.islice(found, MAX_PROBLEMS))
         if not refused:
             value = yaml.safe_load(text)
     except Exception as error:  # boundary: PyYAML lets KeyError and others out on odd scalars
@@ -62,7 +66,11 @@ def _walk(
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, child in node.value:
-            name, line = str(key.value), key.start_mark.line + 1
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):  # its text may be larger than all memory
+                yield Problem(_dotted(path), "not valid YAML: a key must be a plain word", line)
+                continue
+            name = str(key.value)
             if key.tag == "tag:yaml.org,2002:merge":
                 yield Problem(_dotted((*path, name)), "merge keys are not supported", line)
             elif name in seen:
@@ -93,11 +101,15 @@ def validate(
     except ValidationError as error:
         found = lines or {}
         problems = []
-        for detail in error.errors(include_url=False):
+        details = error.errors(include_url=False)
+        for detail in details[:MAX_PROBLEMS]:
             path = tuple(detail["loc"])
             known = next((found[path[:n]] for n in range(len(path), 0, -1) if path[:n] in found), 0)
             problems.append(Problem(_dotted(path), _sentence(model, path, detail), known))
-        raise ConfigInvalid(source, sorted(problems, key=lambda each: each.line)) from None
+        problems.sort(key=lambda each: each.line)
+        if more := len(details) - MAX_PROBLEMS:
+            problems += [Problem("", f"and {more} more")] if more > 0 else []
+        raise ConfigInvalid(source, problems) from None
 
 
 def _dotted(path: Path) -> str:
@@ -120,7 +132,8 @@ def _sentence(model: type[BaseModel], path: Path, detail: ErrorDetails) -> str:
         return detail["msg"].removeprefix("Value error, ")
     message = detail["msg"][:1].lower() + detail["msg"][1:]
     given = detail["input"]
-    if detail["type"] == "missing" or isinstance(given, dict | list):
+    # A list or mapping may hold itself many times over: its repr would not fit into memory.
+    if detail["type"] == "missing" or not isinstance(given, str | int | float | bool | None):
         return message
     return f"{message}, got {given!r:.80}"
 

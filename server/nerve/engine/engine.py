@@ -16,11 +16,11 @@ import numpy as np
 from nerve.config.model import GraphLevel, ModelConfig
 from nerve.engine.batcher import Batcher, BatchLimits, Waiter
 from nerve.engine.instances import Placement, cores, place
-from nerve.engine.loading import in_own_thread
 from nerve.engine.memory import give_memory_back
 from nerve.engine.session import LoadStop, Session, gpu_devices
 from nerve.errors import DeadlineExceeded, InferenceFailed, ModelUnloaded
 from nerve.metrics import RunMetrics
+from nerve.threads import in_own_thread
 from nerve.types import EngineStatistics, FloatArray, IntArray, Row, RowResult
 
 log = logging.getLogger(__name__)

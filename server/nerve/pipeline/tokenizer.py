@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
@@ -198,6 +199,10 @@ def load_tokenizer(
     )
 
 
+MAX_SIDE_FILE_BYTES: Final = 16 * 2**20
+"""Real ones have a few kilobytes; tokenizer.json is not read here."""
+
+
 def read_json_object(file: Path | None) -> dict[str, object]:
     """A side file as a dict; empty if there is none.
 
@@ -207,8 +212,14 @@ def read_json_object(file: Path | None) -> dict[str, object]:
     if file is None:
         return {}
     try:
-        value = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        with file.open("rb") as opened:
+            content = opened.read(MAX_SIDE_FILE_BYTES + 1)
+        if len(content) > MAX_SIDE_FILE_BYTES:
+            raise ModelLoadFailed(f"{file.name} is over {MAX_SIDE_FILE_BYTES} bytes")
+        value = json.loads(content)
+    except OSError as error:  # its own text has the path
+        raise ModelLoadFailed(f"{file.name} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise ModelLoadFailed(f"{file.name} cannot be read: {error}") from error
     if not isinstance(value, dict):
         raise ModelLoadFailed(f"{file.name} holds no JSON object")

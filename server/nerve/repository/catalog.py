@@ -66,7 +66,7 @@ class Catalog:
     def _choose(self, name: str | None, version: str | None) -> Copy:
         model = self.model(name)
         if version is None:
-            routing = model.wanted.config.routing
+            routing = model.serving.routing
             number = choose(
                 model.ready(),
                 weights=routing.weights if routing else None,
@@ -96,7 +96,7 @@ class Catalog:
     def shadow_of(self, name: str) -> tuple[int, float] | None:
         """The READY version that gets copies of a model's requests, and the share of them."""
         model = self.entries.get(name)
-        config = model.wanted.config.shadow if model is not None else None
+        config = model.serving.shadow if model is not None else None
         if model is None or config is None or config.version not in model.ready():
             return None
         return config.version, config.fraction

@@ -25,12 +25,17 @@ SIDE_FILES = ("tokenizer.json", "config.json", "tokenizer_config.json", "special
 GOLDEN_FILE = "golden.jsonl"
 CHECKSUM_FILE = "SHA256SUMS"
 """Optional, in a version's own folder: what sha256sum(1) writes."""
+_EXPECTED_FILES = frozenset({*CONFIG_FILES, *SIDE_FILES, GOLDEN_FILE, CHECKSUM_FILE})
 MAX_DEPTH = 4
 """Levels below a repository that matter: model/version/onnx/model.onnx."""
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NEVER_READ = (".log", ".txt", ".md", ".csv", ".lock", ".out", ".err")
+"""Endings of what lies beside models and may always be changing. (A graph that names such a file as
+its external data is noticed when the file is read, not when it changes.)"""
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".h5", ".msgpack")
 """Endings of models that are not exported yet."""
-_IGNORED = re.compile(r"\..*|.*~|.*\.(swp|swx|tmp|part|crdownload)|lost\+found|__pycache__")
+_PASSING = re.compile(r".*~|.*\.(swp|swx|tmp|part|crdownload)")
+_IGNORED = re.compile(rf"\..*|{_PASSING.pattern}|lost\+found|__pycache__")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ class ModelFiles:
     problem: str = ""
     warnings: tuple[str, ...] = ()
     everything: tuple[Path, ...] = ()
-    """Every file in the folder, used or not."""
+    """Every file in the folder that may be part of it, used or not."""
 
 
 def scan(repository: Path) -> Folder:
@@ -72,7 +77,11 @@ def scan(repository: Path) -> Folder:
     if not repository.is_dir():
         raise RepositoryInvalid(str(repository), "is a file, expected a folder of models")
     root = repository.resolve()
-    folder = _scan(root, root, MAX_DEPTH, frozenset((root,)))
+    # By the name that it is given: what a link is called stays when it is turned.
+    place = repository.absolute()
+    if place.name in ("", ".."):
+        place = root
+    folder = _scan(place, root, MAX_DEPTH, frozenset((root,)))
     if folder.problem:
         raise RepositoryInvalid(str(repository), folder.problem)
     return folder
@@ -102,8 +111,10 @@ def _scan(path: Path, root: Path, depth: int, above: frozenset[Path]) -> Folder:
         elif fault:
             faults[entry.name] = fault
         elif kind == "folder":
-            if depth > 0:
-                real = place.resolve() if link else place
+            if entry.name in _EXPECTED_FILES:
+                faults[entry.name] = f"{entry.name} is a folder, expected a file"
+            elif depth > 0:
+                real = place.resolve()
                 folders[entry.name] = _scan(place, root, depth - 1, above | {real})
         elif kind == "file":
             files[entry.name] = place
@@ -140,9 +151,16 @@ def _link_fault(link: Path, root: Path, above: frozenset[Path]) -> str:
     )
 
 
+def is_passing(name: str) -> bool:
+    """Whether a file name is one that editors and copies use for a while."""
+    return bool(_PASSING.fullmatch(name))
+
+
 def every_file(folder: Folder) -> Iterator[Path]:
-    """Every file that was listed, in order."""
-    yield from folder.files.values()
+    """Every file that was listed and may be part of a model, in order."""
+    for name, path in folder.files.items():
+        if not name.endswith(_NEVER_READ):
+            yield path
     for child in folder.folders.values():
         yield from every_file(child)
 

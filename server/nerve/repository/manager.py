@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, Final
 
 from nerve.config.model import ModelConfig
 from nerve.errors import Cause, ModelLoadFailed, NerveError
@@ -24,6 +24,7 @@ from nerve.repository.records import (
     Model,
     Version,
     backoff_s,
+    cut,
 )
 from nerve.repository.selection import Selection, select, superseded
 from nerve.repository.wanted import Wanted, WantedVersion
@@ -31,6 +32,7 @@ from nerve.types import ServedModel, VersionFiles
 
 log = logging.getLogger(__name__)
 
+CHANGED: Final = "its files changed while it was being loaded"
 OpenModel = Callable[[str, VersionFiles, ModelConfig], Awaitable[ServedModel]]
 """(model name, files, config) -> a warmed-up model. Raises NerveError."""
 
@@ -85,6 +87,8 @@ class ModelManager:
                 self._refuse(model, wanted.problem)
                 return [Cause(0, wanted.problem)]
             model.reason, model.wanted = "", wanted
+            if not model.ready():
+                model.serving = wanted.config
             selection = select(wanted.versions, wanted.config)
             await self._load_selected(model, wanted, selection, again)
             self._tell_change(model)
@@ -94,7 +98,14 @@ class ModelManager:
                 if row.reason and number in (*selection.wanted, *selection.missing)
             ]
 
+    def refuse(self, name: str, problem: str) -> None:
+        """Tell why a model is not even tried. What serves goes on."""
+        model = self._models.setdefault(name, Model(name, Wanted(name)))
+        model.asked = model.tried = True
+        self._refuse(model, problem)
+
     def _refuse(self, model: Model, problem: str) -> None:
+        problem = cut(problem)
         if model.reason != problem:
             serves = "; what served goes on" if model.ready() else ""
             log.error("model %s cannot be loaded%s: %s", model.name, serves, problem)
@@ -130,6 +141,8 @@ class ModelManager:
             stand_ins.append(spare)
         if model.coming is not wanted:
             return  # what is wanted now decides who stands in and who leaves
+        # Not before: a shadow that is called off must not answer while its successor loads.
+        model.serving = wanted.config
         for number in superseded(selection, model.ready(), stand_ins):
             self._retire(model, model.versions[number])
         for number, row in list(model.versions.items()):
@@ -142,7 +155,7 @@ class ModelManager:
             elif row.state is State.UNAVAILABLE and (
                 row.reason != "unloaded" or number not in wanted.versions
             ):
-                del model.versions[number]
+                self._forget_row(model, number)
 
     async def _bring(self, model: Model, wanted: WantedVersion, again: bool) -> None:
         """Load a version unless that is done, or failed with the same bytes a short time ago."""
@@ -179,21 +192,24 @@ class ModelManager:
         try:
             served = await self._open(model.name, wanted)
             if await asyncio.to_thread(wanted.untouched):
-                self._swap(model, row, Copy(served, wanted.identity))
-                outcome, served = "loaded", None
+                copy, served, outcome = Copy(served, wanted.identity), None, "loaded"
+                self._swap(model, row, copy)
             else:
-                row.advance(Event.FAILED, "its files changed while it was being loaded")
-        except asyncio.CancelledError:
-            row.advance(Event.FAILED, "its load was given up")
-            raise
+                row.advance(Event.FAILED, CHANGED)
         except NerveError as error:
-            outcome = "failed"
-            self._fail(model, row, wanted, str(error))
+            same_files = wanted.problem != "" or await asyncio.to_thread(wanted.untouched)
+            if same_files:
+                outcome = "failed"
+                self._fail(model, row, wanted, str(error))
+            else:
+                row.advance(Event.FAILED, CHANGED)
         except Exception as error:  # boundary: one model must not stop the others
             outcome = "failed"
             log.exception("model %s version %d broke its loader", model.name, row.number)
             self._fail(model, row, wanted, f"{type(error).__name__}: {error}")
         finally:
+            if outcome == "discarded" and row.reason != CHANGED:  # cancelled, wherever it was
+                row.advance(Event.FAILED, "its load was given up")
             if served is not None:
                 self._free(model, row, Copy(served, wanted.identity))
             self._metrics.loads.labels(model.name, outcome).inc()
@@ -217,9 +233,9 @@ class ModelManager:
         old, row.copy, row.failure = row.copy, copy, None
         row.advance(Event.LOADED)
         self._metrics.ready.labels(model.name, str(row.number)).set(1)
-        self._announce(model.name, row.number)
         if old is not None:
             self._free(model, row, old)
+        self._announce(model.name, row.number)
 
     def _fail(self, model: Model, row: Version, wanted: WantedVersion, reason: str) -> None:
         before = row.failure
@@ -295,8 +311,14 @@ class ModelManager:
             for row in model.versions.values():
                 row.failure = None
             self._tell_change(model)
-        leaving = [task for row in model.versions.values() for task in row.leaving]
-        if wait and leaving:
+        if wait:
+            await self.drained(name)
+
+    async def drained(self, name: str) -> None:
+        """Return when the users of all copies that are on their way out have given them back."""
+        model = self._models.get(name)
+        rows = model.versions.values() if model is not None else ()
+        if leaving := [task for row in rows for task in row.leaving]:
             await asyncio.wait(leaving)
 
     def _retire_all(self, model: Model) -> None:
@@ -330,14 +352,18 @@ class ModelManager:
         task = self._keep(close())
         row.leaving.add(task)
 
-    @staticmethod
-    def _drained(model: Model, row: Version) -> None:
+    def _drained(self, model: Model, row: Version) -> None:
         missing = (
             model.asked and row.number in select(model.wanted.versions, model.wanted.config).missing
         )
         row.advance(Event.DRAINED, NO_FOLDER if missing else "unloaded")
         if row.number not in model.wanted.versions and not missing:
-            model.versions.pop(row.number, None)
+            self._forget_row(model, row.number)
+
+    def _forget_row(self, model: Model, number: int) -> None:
+        model.versions.pop(number, None)
+        if self._models.get(model.name) is model:
+            self._metrics.forget_version(model.name, number)
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -9,18 +9,25 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Final
 
+from nerve.config.model import ModelConfig
 from nerve.repository.lifecycle import Event, State, advance
 from nerve.repository.wanted import Wanted
 from nerve.types import ServedModel
 
 RETRY_FIRST_S: Final = 15.0
 RETRY_LONGEST_S: Final = 900.0
+MAX_REASON: Final = 2000
 NOT_LOADED: Final = "not loaded: it is loaded when the repository API is asked to"
 NO_FOLDER: Final = "named in config.yaml, but there is no such folder"
 FOLDER_GONE: Final = (
     "its folder is gone; it serves on because no other version is ready "
     "(remove the model's folder to unload it)"
 )
+
+
+def cut(reason: str) -> str:
+    """A reason goes into logs, indexes and answers: no longer than somebody will read."""
+    return reason if len(reason) <= MAX_REASON else f"{reason[: MAX_REASON - 1]}…"
 
 
 def backoff_s(attempts: int) -> float:
@@ -78,7 +85,7 @@ class Version:
 
     def advance(self, event: Event, reason: str = "") -> None:
         """Move on, or raise IllegalTransition."""
-        self.state, self.reason = advance(self.state, event), reason
+        self.state, self.reason = advance(self.state, event), cut(reason)
 
     @property
     def served(self) -> ServedModel | None:
@@ -96,6 +103,8 @@ class Model:
 
     name: str
     wanted: Wanted
+    serving: ModelConfig = field(default_factory=ModelConfig)
+    """Whose routing and shadow are in force: that of `wanted`, once its versions are there."""
     versions: dict[int, Version] = field(default_factory=dict)
     reason: str = ""
     asked: bool = False
@@ -116,7 +125,7 @@ class Model:
     @property
     def shadow(self) -> int | None:
         """The version that only gets copies of requests."""
-        return self.wanted.config.shadow.version if self.wanted.config.shadow else None
+        return self.serving.shadow.version if self.serving.shadow else None
 
     @property
     def leading(self) -> tuple[State, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
+_NEVER = object()  # equal to nothing that is seen
 GONE = None
 """What is seen of a thing that is not there any more."""
 
@@ -57,26 +58,21 @@ class Settling:
             if thing.waiting and self._left_s(thing, now) <= 0
         )
 
-    def disturb(self, name: str, now: float) -> None:
-        """Something happened to this one: it has to be quiet from now on. Unknown names: nothing."""
-        thing = self._things.get(name)
-        if thing is not None:
-            thing.quiet_since = max(thing.quiet_since, now)
-
     def taken(self, name: str, value: Hashable) -> None:
         """This value was dealt with; the name is due again when it looks different."""
         self._things.setdefault(name, _Thing()).taken = value
         self._drop_gone()
 
+    def again(self, name: str, at: float) -> None:
+        """What was taken last could not be dealt with: it is due once more, `settle_s` after `at`."""
+        thing = self._things.get(name)
+        if thing is not None:
+            thing.taken, thing.quiet_since = _NEVER, max(thing.quiet_since, at)
+
     def waits(self, name: str) -> bool:
         """Whether what was observed last of this name has not been taken yet."""
         thing = self._things.get(name)
         return thing is not None and thing.waiting
-
-    def seen(self, name: str) -> Hashable:
-        """What the name looked like when last observed."""
-        thing = self._things.get(name)
-        return GONE if thing is None else thing.seen
 
     def due(self, now: float) -> float | None:
         """Seconds until the next `observe` can return a name, 0 if at once; None: nothing waits."""

@@ -6,7 +6,9 @@ Decides when to look and what to hand over; what is loaded then is `manager`'s b
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import os
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,20 +19,29 @@ from nerve.config.model import load_model_config
 from nerve.config.server import ControlMode, ServerConfig
 from nerve.errors import Cause, LoadFailed, ModelNotFound, RepositoryInvalid
 from nerve.repository.catalog import Catalog
+from nerve.repository.files import FileId
 from nerve.repository.fingerprint import Digests, Stamp, stamp
-from nerve.repository.layout import ModelFiles, read_models, scan
-from nerve.repository.manager import ModelManager
+from nerve.repository.layout import ModelFiles, is_passing, read_models, scan
+from nerve.repository.manager import CHANGED, ModelManager
 from nerve.repository.settling import Settling
 from nerve.repository.wanted import Wanted, read_wanted
 from nerve.repository.watcher import Watcher
+from nerve.threads import in_own_thread
 
 log = logging.getLogger(__name__)
 
 ALL: Final = "*"
+KEEPS_CHANGING: Final = "its files keep changing; they are loaded when all is there"
+READERS: Final = 4
+"""Models that are read at the same time."""
 LOOKS: Final = 5
 """Tries to read a model while somebody writes to it."""
 LOOK_AGAIN_S: Final = 0.1
-"""Least time between two looks: a large copy makes thousands of events."""
+REST: Final = 5.0
+"""Least time between two looks, in seconds and in times that the last one took."""
+TRY_AGAIN_S: Final = 5.0
+TRY_AGAIN_LONGEST_S: Final = 300.0
+"""What could not be read is read again after the first, then twice that, at most the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +66,16 @@ class RepositorySync:
         self._settling = Settling(config.settle_seconds)
         self._sightings: dict[str, Sighting] = {}
         self._lists: dict[Path, list[ModelFiles]] = {}  # by repository, as of the last good look
+        self._devices: dict[Path, int] = {}
         self._unreadable: dict[Path, str] = {}
         self._overrides: dict[str, Mapping[str, object]] = {}
         self._reading: dict[str, asyncio.Lock] = {}  # so that what is read last is applied last
         self._jobs: set[asyncio.Task[Any]] = set()
         self._looking = asyncio.Lock()
+        self._look_s = 0.0  # how long the last look took
+        self._shared: asyncio.Task[None] | None = None  # a look that several requests wait for
+        self._readers = asyncio.Semaphore(READERS)
+        self._tries: dict[str, int] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._watcher: Watcher | None = None
@@ -91,12 +107,29 @@ class RepositorySync:
     async def load_all(self) -> dict[str, list[Cause]]:
         """Load what is to be loaded at start. Returns what could not be loaded, by model."""
         names = [name for name in self._sightings if self._is_for_start(name)]
-        for name in names:
-            self._settling.taken(name, self._sightings[name].seen)
-        outcomes = await asyncio.gather(*(self._follow_at_once(name) for name in names))
+        outcomes = await asyncio.gather(*(self._start_with(name) for name in names))
         self._catalog.loaded = True
         self._catalog.tell_change()
         return {name: causes for name, causes in zip(names, outcomes, strict=True) if causes}
+
+    async def _start_with(self, name: str) -> list[Cause]:
+        """Load a model at start, a moment later where somebody has just written to it."""
+        for _ in range(LOOKS):
+            age_s = time.time() - _changed_at(self._sightings[name])
+            left_s = self._config.settle_seconds - age_s
+            if not 0 < left_s <= self._config.settle_seconds:  # the clock may have been set back
+                break
+            await asyncio.sleep(left_s)
+            await self._look()
+            if name not in self._sightings:
+                break
+        else:
+            if self._config.model_control_mode in (ControlMode.WATCH, ControlMode.POLL):
+                self._manager.refuse(name, KEEPS_CHANGING)  # and `start` goes on with it
+                return []
+        if name in self._sightings:
+            self._settling.taken(name, self._sightings[name].seen)
+        return await self._follow_at_once(name)
 
     def start(self) -> None:
         """Look again from now on, as the control mode says."""
@@ -109,9 +142,11 @@ class RepositorySync:
     async def refresh(self) -> None:
         """Where nobody looks by itself: list models that have come, drop those that have gone and
         are not loaded."""
-        if self._config.model_control_mode in (ControlMode.WATCH, ControlMode.POLL):
+        if self._config.model_control_mode is not ControlMode.EXPLICIT:
             return
-        await self._look()
+        if self._shared is None or self._shared.done():  # anybody may ask, as often as they like
+            self._shared = asyncio.create_task(self._look())
+        await asyncio.shield(self._shared)
         for name in self._sightings:
             self._catalog.expect(name, asked=False)
         for name, model in list(self._catalog.entries.items()):
@@ -127,53 +162,66 @@ class RepositorySync:
         Raises:
             ModelNotFound, ConfigInvalid (the override is faulty), LoadFailed.
         """
+        if override is not None:
+            await asyncio.to_thread(load_model_config, None, name=name, override=override)
         await self._look()
         if name not in self._sightings:
             raise ModelNotFound(name, sorted(self._sightings))
-        if override is not None:
-            load_model_config(None, name=name, override=override)
-        before = self._overrides.pop(name, None)
-        if override is not None:
-            self._overrides[name] = override
         # Whoever asked may leave; the load goes on, or it would be left half-way.
-        following = asyncio.create_task(self._follow_at_once(name, again=True), name=name)
-        self._jobs.add(following)
-        following.add_done_callback(self._jobs.discard)
-        causes = await asyncio.shield(following)
-        if causes and override is not None and self._overrides.get(name) is override:
-            # Not for the next change on the disk: what did not work is not what was wanted.
-            self._overrides.pop(name)
-            if before is not None:
-                self._overrides[name] = before
+        loading = asyncio.create_task(self._load_with(name, override), name=name)
+        self._jobs.add(loading)
+        loading.add_done_callback(self._jobs.discard)
+        causes = await asyncio.shield(loading)
         if causes:
             raise LoadFailed(name, causes)
 
+    async def _load_with(self, name: str, override: Mapping[str, object] | None) -> list[Cause]:
+        before = self._overrides.pop(name, None)
+        if override is not None:
+            self._overrides[name] = override
+        causes = await self._follow_at_once(name, again=True)
+        if not causes or override is None or self._overrides.get(name) is not override:
+            return causes
+        # What did not work is not what was wanted, neither now nor at the next change.
+        del self._overrides[name]
+        if before is not None:
+            self._overrides[name] = before
+        known = self._catalog.entries.get(name)
+        if known is not None and known.ready():
+            await self._follow_at_once(name)
+        return causes
+
     async def unload(self, name: str, *, wait: bool = False) -> None:
         """Unload a model; it stays so until it is loaded by request. Raises ModelNotFound."""
-        self._overrides.pop(name, None)
-        await self._manager.unload(name, wait=wait)
+        async with self._reading.setdefault(name, asyncio.Lock()):  # after a load that was first
+            self._overrides.pop(name, None)
+            await self._manager.unload(name)
+        if wait:
+            await self._manager.drained(name)
 
     # Looking
 
     async def _look(self, *, strict: bool = False) -> None:
         """Update what is seen. A repository that cannot be read any more keeps its models."""
         async with self._looking:
-            sightings = await asyncio.to_thread(self._look_at_disk, strict)
-            self._sightings = sightings
+            began = time.monotonic()
+            look = functools.partial(self._look_at_disk, strict)
+            self._sightings = await in_own_thread(look, name="nerve-look")
+            self._look_s = time.monotonic() - began
 
     def _look_at_disk(self, strict: bool) -> dict[str, Sighting]:
         """Runs in a thread."""
         lists: dict[Path, list[ModelFiles]] = {}
         for repository in self._config.repositories:
-            real = repository.resolve()
+            real = Path(os.path.realpath(repository))
             if real in lists:
                 continue
             try:
-                lists[real] = read_models(scan(repository))
-            except RepositoryInvalid as error:
+                lists[real] = self._list(repository)
+            except (RepositoryInvalid, OSError, RuntimeError) as error:
                 if strict:
                     raise
-                lists[real] = self._lists.get(repository, self._lists.get(real, []))
+                lists[real] = self._lists.get(repository, [])
                 if self._unreadable.get(repository) != str(error):
                     log.error("%s; what was loaded from it goes on", error)
                 self._unreadable[repository] = str(error)
@@ -189,16 +237,27 @@ class RepositorySync:
                 found.setdefault(files.name, []).append(files)
         return {name: _sighting(found[name]) for name in sorted(found)}
 
+    def _list(self, repository: Path) -> list[ModelFiles]:
+        models = read_models(scan(repository))
+        device = repository.stat().st_dev
+        if not models and self._lists.get(repository) and self._devices[repository] != device:
+            raise RepositoryInvalid(
+                str(repository), "is empty and on another file system than before: is it mounted?"
+            )
+        self._devices[repository] = device
+        return models
+
     async def _run(self, *, watch: bool) -> None:
         if watch:
             self._watcher = Watcher(asyncio.get_running_loop(), self._on_event)
-            await self._rewatch()
+            self._rewatch_due = True
         while True:
             try:
                 await self._step()
+                await self._pause()
             except Exception:  # boundary: whatever a file system does, the next look is made
                 log.exception("looking at the repositories failed")
-            await self._pause()
+                await asyncio.sleep(self._config.poll_s)
 
     async def _rewatch(self) -> None:
         """Follow the repositories to where they are now."""
@@ -209,7 +268,8 @@ class RepositorySync:
     def _on_event(self, root: Path, path: Path) -> None:
         if path == root:  # it may be another folder now
             self._rewatch_due = True
-        self._wake.set()
+        if not is_passing(path.name):
+            self._wake.set()
 
     async def _step(self) -> None:
         self._wake.clear()
@@ -234,12 +294,14 @@ class RepositorySync:
         if retry_at is not None:
             waits.append(retry_at - now)
         wait_s = min(each for each in waits if each is not None)
+        # Large copies make thousands of events, large repositories take long to look at.
+        rest_s = max(min(LOOK_AGAIN_S, self._config.settle_seconds), REST * self._look_s)
         try:
-            async with asyncio.timeout(max(wait_s, LOOK_AGAIN_S)):
+            async with asyncio.timeout(max(wait_s, rest_s)):
                 await self._wake.wait()
-                await asyncio.sleep(min(LOOK_AGAIN_S, self._config.settle_seconds))
+                await asyncio.sleep(rest_s)
         except TimeoutError:
-            self._rewatch_due = True
+            self._rewatch_due = self._rewatch_due or wait_s == self._config.poll_s
 
     # Following
 
@@ -248,26 +310,47 @@ class RepositorySync:
         sighting = self._sightings.get(name)
 
         async def work() -> None:
+            done = False
             try:
-                await self._follow(name, sighting, again=again)
+                done = await self._follow(name, sighting, again=again)
             except Exception:  # boundary: the other models are followed on
                 log.exception("model %s could not be brought up to date", name)
+            if done:
+                self._tries.pop(name, None)
+                return
+            tries = self._tries[name] = self._tries.get(name, 0) + 1
+            delay_s = min(TRY_AGAIN_S * 2.0 ** min(tries - 1, 10), TRY_AGAIN_LONGEST_S)
+            self._settling.again(name, time.monotonic() + delay_s - self._config.settle_seconds)
+            self._wake.set()
 
         task = asyncio.create_task(work(), name=name)
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
 
-    async def _follow(self, name: str, sighting: Sighting | None, *, again: bool) -> None:
+    async def _follow(self, name: str, sighting: Sighting | None, *, again: bool) -> bool:
         """Have the manager follow what has settled, unless it is different already: then it has to
-        settle again. A model that was unloaded by request stays so."""
+        settle again. A model that was unloaded by request stays so.
+
+        Returns:
+            Whether all could be read and was followed; else another look may find more, even if
+            nobody touches the files: a disk had a bad moment, or a handle was lacking.
+        """
         if sighting is None:
             self._overrides.pop(name, None)
+            self._reading.pop(name, None)
             await self._manager.remove(name)
-            return
+            return True
         async with self._reading.setdefault(name, asyncio.Lock()):
-            wanted = None if self._is_unloaded(name) else await self._read(sighting)
-        if wanted is not None and not self._is_unloaded(name):
-            await self._manager.apply(wanted, again=again)
+            if self._is_unloaded(name):
+                return True
+            wanted = await self._read(sighting)
+        if wanted is None:
+            return False
+        if self._is_unloaded(name):
+            return True
+        causes = await self._manager.apply(wanted, again=again)
+        problems = any(version.problem for version in wanted.versions.values())
+        return not problems and not any(cause.reason == CHANGED for cause in causes)
 
     async def _follow_at_once(self, name: str, *, again: bool = False) -> list[Cause]:
         """Have the manager follow what is there now, settled or not: somebody wants it."""
@@ -281,7 +364,8 @@ class RepositorySync:
                     break
                 await self._look()
             else:
-                return [Cause(0, "its files keep changing; try again when they are all there")]
+                self._manager.refuse(name, KEEPS_CHANGING)
+                return [Cause(0, KEEPS_CHANGING)]
         return await self._manager.apply(wanted, again=again)
 
     async def _read(self, sighting: Sighting) -> Wanted | None:
@@ -292,7 +376,8 @@ class RepositorySync:
             found = read_wanted(files, self._digests, override=self._overrides.get(files.name))
             return found if stamp(sighting.every) == sighting.stamp else None
 
-        return await asyncio.to_thread(read)
+        async with self._readers:
+            return await in_own_thread(read, name=f"nerve-read-{files.name}")
 
     def _is_unloaded(self, name: str) -> bool:
         known = self._catalog.entries.get(name)
@@ -311,10 +396,19 @@ class RepositorySync:
 def _sighting(found: Sequence[ModelFiles]) -> Sighting:
     files = found[0]
     if len(found) > 1:
-        names = ", ".join(each.path.parent.name for each in found)
+        depth = next(
+            n for n in range(2, 99) if len({e.path.parts[-n:-1] for e in found}) > 1 or n > 9
+        )
+        names = ", ".join("/".join(each.path.parts[-depth:-1]) for each in found)
         problem = f"is in several repositories ({names}); remove or rename one"
         files = replace(files, problem=problem)
     every = tuple(path for each in found for path in each.everything)
     told = tuple((number, version.problem) for number, version in sorted(files.versions.items()))
     seen = stamp(every)
     return Sighting(files, every, seen, (seen, files.problem, files.warnings, told))
+
+
+def _changed_at(sighting: Sighting) -> float:
+    """When a file of a model was last changed, in seconds since the epoch."""
+    times = [file.changed_ns for _, file in sighting.stamp if isinstance(file, FileId)]
+    return max(times, default=0) / 1e9

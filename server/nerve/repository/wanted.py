@@ -93,5 +93,5 @@ def _read_version(files: VersionFiles, model: ModelConfig, digests: Digests) -> 
         except ConfigInvalid as error:
             problem = problem or str(error)
     loading = config.model_dump_json(exclude=set(SERVING_KEYS))
-    identity = hashlib.sha256(f"{inspected.fingerprint}\n{loading}".encode()).hexdigest()
+    identity = hashlib.sha256(f"{inspected.fingerprint}\n{loading}\n{problem}".encode()).hexdigest()
     return WantedVersion(files.number, inspected.files, config, identity, inspected.stamp, problem)

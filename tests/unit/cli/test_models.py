@@ -109,9 +109,9 @@ def answering(answer: bytes | None) -> Iterator[str]:
                 if answer is not None:
                     connection.recv(65536)
                     connection.sendall(answer)
-                else:
-                    while connection.recv(65536):
-                        pass
+                    connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65536):  # unread bytes would make the close a reset
+                    pass
 
         thread = threading.Thread(target=serve)
         thread.start()

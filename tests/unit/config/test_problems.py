@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
+from nerve.config.model import ModelConfig
 from nerve.config.problems import parse_yaml, validate
 from nerve.errors import ConfigInvalid
 
@@ -310,3 +311,36 @@ def test_no_text_raises_anything_else(text: str) -> None:
         assert str(error).startswith("cart.yaml: ")
         count = text.count("\n") + text.count("\r") + 2
         assert all(0 <= each.line <= count for each in error.problems)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # ten lists in each of ten levels: a text of ten billion items
+        "a0: &a0 [x]\n"
+        + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10))
+        + "? *a9\n: x\n",
+        "a0: &a0 [x]\n"
+        + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10))
+        + "labels: !!pairs [z: *a9]\n",
+    ],
+    ids=["as a key", "as a pair"],
+)
+def test_a_bomb_is_told_without_being_written_out(text: str) -> None:
+    """Neither its size nor its time: the message must not repeat what an alias stands for."""
+
+    def load() -> None:
+        value, lines = parse_yaml(text, source="config.yaml")
+        validate(ModelConfig, value, source="config.yaml", lines=lines)
+
+    with pytest.raises(ConfigInvalid) as caught:
+        load()
+    assert len(str(caught.value)) < 20_000
+
+
+def test_a_file_of_nothing_but_faults_is_cut_short() -> None:
+    value, lines = parse_yaml("".join(f"k{n}: 1\n" for n in range(500)), source="config.yaml")
+    with pytest.raises(ConfigInvalid) as caught:
+        validate(ModelConfig, value, source="config.yaml", lines=lines)
+    assert len(caught.value.problems) == 21
+    assert caught.value.problems[-1].message == "and 480 more"

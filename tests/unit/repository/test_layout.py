@@ -207,7 +207,19 @@ def test_a_repository_by_a_way_round(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("repo")
     for way in ("other/../repo", "link", "other/../link"):
         model = only(tmp_path / way)
-        assert shown(only_version(model), tmp_path / "repo")[0] == "m/1/model.onnx"
+        graph = only_version(model).onnx
+        assert graph is not None
+        assert graph.resolve() == (tmp_path / "repo" / "m" / "1" / "model.onnx").resolve()
+
+
+def test_a_model_that_is_the_repository_is_called_as_it_is_named(tmp_path: Path) -> None:
+    """A link that is turned from one release to the next keeps the model's name."""
+    fill(tmp_path, "release-1/1/model.onnx", "release-1/tokenizer.json", "other/")
+    (tmp_path / "ner").symlink_to("release-1")
+    assert only(tmp_path / "ner").name == "ner"
+    assert only(tmp_path / "release-1").name == "release-1"
+    assert only(tmp_path / "release-1" / ".." / "ner").name == "ner"
+    assert only(tmp_path / "release-1" / "1" / "..").name == "release-1"
 
 
 # --- problems ---
@@ -559,12 +571,13 @@ def test_checksums_are_the_version_s_own(tmp_path: Path) -> None:
     assert list(versions[2].side) == ["SHA256SUMS"]
 
 
-def test_everything_is_every_file_that_is_not_ignored(tmp_path: Path) -> None:
-    """Whatever it is for: it is what tells that a folder has changed."""
-    fill(tmp_path, "m/1/model.onnx", "m/1/README.md", "m/x/y.txt", "m/notes.txt")
+def test_everything_is_every_file_that_may_be_part_of_a_model(tmp_path: Path) -> None:
+    """It is what tells that a folder has changed; logs change all the time."""
+    fill(tmp_path, "m/1/model.onnx", "m/1/weights", "m/x/y.json", "m/spiece.model")
+    fill(tmp_path, "m/1/README.md", "m/notes.txt", "m/train.log")
     fill(tmp_path, "m/1/.model.onnx.Xy12", "m/model.onnx.part", "m/.git/HEAD", "m/notes.txt~")
     found = {str(path.relative_to(tmp_path.resolve())) for path in only(tmp_path).everything}
-    assert found == {"m/1/model.onnx", "m/1/README.md", "m/x/y.txt", "m/notes.txt"}
+    assert found == {"m/1/model.onnx", "m/1/weights", "m/x/y.json", "m/spiece.model"}
 
 
 # --- entries that are no files ---

@@ -104,7 +104,7 @@ def test_ready_and_shadow() -> None:
     made = model((READY, ""), (LOADING, ""), (READY, ""))
     assert made.ready() == [1, 3]
     assert made.shadow is None
-    made.wanted = wanted("ner", {}, shadow={"version": 3})
+    made.serving = wanted("ner", {}, shadow={"version": 3}).config
     assert made.shadow == 3
 
 

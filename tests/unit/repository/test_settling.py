@@ -74,16 +74,21 @@ def test_names_do_not_wait_for_each_other() -> None:
     assert settling.observe({"b": 2, "a": 1, "c": 1}, 1.5) == ["c"]
 
 
-def test_a_disturbance_starts_the_quiet_time_again() -> None:
+def test_what_could_not_be_dealt_with_is_due_once_more() -> None:
+    """Although it looks the same; after a while that the caller chooses."""
     settling = Settling(SETTLE_S)
-    settling.disturb("m", 0)  # not known yet
+    settling.again("m", 0)  # not known yet
     assert settling.due(0) is None
     settling.observe({"m": 1}, 0)
-    settling.disturb("m", 0.8)
-    settling.disturb("m", 0.2)  # told late
-    assert settling.observe({"m": 1}, 1.7) == []
-    assert settling.due(1.7) == pytest.approx(0.1)
-    assert settling.observe({"m": 1}, 1.8) == ["m"]
+    settling.taken("m", 1)
+    assert not settling.waits("m")
+    settling.again("m", 5)
+    assert settling.waits("m")
+    assert settling.observe({"m": 1}, 5.9) == []
+    assert settling.due(5.9) == pytest.approx(0.1)
+    assert settling.observe({"m": 1}, 6) == ["m"]
+    settling.taken("m", 1)
+    assert settling.due(6) is None
 
 
 def test_when_to_look_again() -> None:
@@ -99,8 +104,6 @@ def test_when_to_look_again() -> None:
     assert settling.due(0.5) is None
     settling.observe({"a": 1}, 5)
     assert settling.due(5.5) == 0.5
-    assert settling.seen("a") == 1
-    assert settling.seen("b") is settling.seen("never") is GONE
 
 
 class Model(RuleBasedStateMachine):
@@ -112,7 +115,6 @@ class Model(RuleBasedStateMachine):
         self.now = 0.0
         self.history: list[tuple[float, dict[str, int]]] = []
         self.taken: dict[str, int | None] = {}
-        self.disturbed: dict[str, float] = {}
 
     def expected(self, name: str) -> bool:
         """Whether the name is due now, the last look having been made now."""
@@ -122,7 +124,7 @@ class Model(RuleBasedStateMachine):
             if seen.get(name) != latest:
                 break
             since = at
-        quiet = self.now - max(since, self.disturbed.get(name, 0)) >= SETTLE_S
+        quiet = self.now - since >= SETTLE_S
         return quiet and latest != self.taken.get(name)
 
     @rule(
@@ -138,15 +140,6 @@ class Model(RuleBasedStateMachine):
         for name in due if take else ():
             self.settling.taken(name, seen.get(name))
             self.taken[name] = seen.get(name)
-
-    @precondition(lambda self: self.history)
-    @rule(after=st.integers(0, 8), name=st.sampled_from("abc"))
-    def disturb(self, after: int, name: str) -> None:
-        self.now += after / 4
-        known = self.history[-1][1].get(name) is not None or self.taken.get(name) is not None
-        self.settling.disturb(name, self.now)
-        if known:
-            self.disturbed[name] = self.now
 
     @precondition(lambda self: self.history)
     @invariant()

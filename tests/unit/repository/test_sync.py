@@ -75,7 +75,7 @@ async def synced(
         "repositories": list(repositories),
         "model_control_mode": mode,
         "repository_poll_seconds": poll_s,
-        "settle_seconds": settle_s,
+        "settle_seconds": min(settle_s, 0.05),  # the start waits for it, too
         **settings,
     }
     made = Synced(ServerConfig.model_validate(given))
@@ -83,6 +83,7 @@ async def synced(
         if start:
             await made.sync.find()
             await made.sync.load_all()
+            made.sync._settling._settle_s = settle_s
             made.sync.start()
         yield made
     finally:
@@ -316,10 +317,11 @@ async def test_a_retry_takes_nothing_that_has_not_settled(
     """It comes due in the middle of a copy: half of the new files would be served."""
     monkeypatch.setattr("nerve.repository.records.RETRY_FIRST_S", 0.0)
     folder = write_model(tmp_path / "a", v1="bad")
-    async with synced(tmp_path, start=False, settle_s=3600.0) as made:
+    async with synced(tmp_path, start=False) as made:
         made.opener.failures["bad"] = ModelLoadFailed("out of memory")
         await made.sync.find()
         await made.sync.load_all()
+        made.sync._settling._settle_s = 3600.0
         write_model(folder, v1="half")
         for _ in range(3):
             await made.sync._step()

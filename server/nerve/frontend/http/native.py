@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Callable, Mapping
 from importlib.resources import files
@@ -133,7 +134,7 @@ class NativeDialect(Dialect):
         return json_response(body, status=200 if ready else 503)
 
     async def _metrics(self, _request: web.Request) -> web.Response:
-        body = generate_latest(self._registry)
+        body = await asyncio.to_thread(generate_latest, self._registry)  # long with many models
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _openapi(self, _request: web.Request) -> web.Response:

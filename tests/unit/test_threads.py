@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from nerve import threads as loading
 from nerve.config.model import ModelConfig
-from nerve.engine import loading
 from nerve.engine.engine import LocalEngine
 from nerve.engine.memory import give_memory_back, map_large_blocks
-from nerve.engine.loading import in_own_thread
 from nerve.errors import ModelLoadFailed
 from nerve.metrics import EngineMetrics
+from nerve.threads import in_own_thread
 
 NAME = "nerve-load-probe"
 PATIENCE_S = 30.0
