@@ -405,6 +405,7 @@ def settings(*repositories: Path, **more: object) -> ServerConfig:
             "http_port": 0,
             "disable_grpc": True,
             "shutdown_timeout_s": 5.0,
+            "prove_models": False,  # proofs are for tests/unit/test_proof.py and the daemon's ring
             "settle_seconds": 0.05,  # the models of this ring were written a moment ago
         }
         | more

@@ -177,7 +177,8 @@ async def test_load_and_unload(serve: Serve, repository: Repository) -> None:
 async def test_allowed_in_watch_mode(serve: Serve, repository: Repository) -> None:
     """A load is a look at once; what was unloaded by request stays so."""
     repository.add("one")
-    http = await serve(repository.path, allow_model_control=True, settle_seconds=30.0)
+    http = await serve(repository.path, allow_model_control=True)
+    http.server.app.sync._settling._settle_s = 30.0  # nothing below is the watcher's doing
     repository.add("new")
     done(await load(http, "new"))
     assert (await http.predict_tokens("people", model="new")).status == 200
