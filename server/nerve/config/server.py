@@ -100,12 +100,12 @@ class ServerConfig(BaseModel):
     load_threads: Annotated[int, Field(ge=1, le=64)] = 4
     """Versions that are loaded at the same time."""
     load_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 120.0
-    """Longest time to prove, load and warm up one version."""
+    """Longest time to prove a version, and again to load it."""
     prove_models: bool = True
     """Load and run a version in a throw-away process first, so that one that crashes or hangs the
     runtime takes nothing with it."""
     proof_memory_bytes: Annotated[int, Field(ge=64 * 2**20)] | None = None
-    """Most memory that such a process may use; by default what the machine has. CPU only."""
+    """Most memory that a model may take in such a process, by default without a limit. CPU only."""
     graph_cache: Path | None = None
     """Folder for graphs as ONNX Runtime has optimised them, so that a later load is faster; made with
     access for this user only. By default nothing is kept. CPU only."""
