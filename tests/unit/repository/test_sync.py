@@ -24,6 +24,7 @@ from nerve.errors import (
     ModelNotReady,
     RepositoryInvalid,
 )
+from nerve.repository.fingerprint import Digests
 from nerve.repository.lifecycle import State
 from nerve.repository.sync import RepositorySync
 
@@ -327,6 +328,38 @@ async def test_a_retry_takes_nothing_that_has_not_settled(
             await made.sync._step()
             await until(lambda: not made.sync._jobs)
         assert made.opener.begun == ["bad"]
+
+
+async def test_what_could_not_be_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody touches the files any more: a handle was lacking, a network disk had a bad moment."""
+    monkeypatch.setattr("nerve.repository.sync.TRY_AGAIN_S", 0.05)
+    folder = write_model(tmp_path / "a", v1="x")
+    real, faults = Digests.digest, [OSError(24, "Too many open files")]
+
+    def digest(self: Digests, path: Path) -> str:
+        if b"y" in path.read_bytes() and path.name == "model.onnx" and faults:
+            raise faults.pop()
+        return real(self, path)
+
+    async with synced(tmp_path) as made:
+        monkeypatch.setattr(Digests, "digest", digest)
+        write_model(folder, v1="y")
+        await until(lambda: made.serves("a", "y"))
+    assert not faults
+
+
+async def test_a_repository_that_is_not_mounted_is_not_empty(tmp_path: Path) -> None:
+    """What is left of a volume is an empty folder on another file system."""
+    root = tmp_path / "models"
+    write_model(root / "a", v1="x")
+    async with synced(root) as made:
+        made.sync._devices[root] = -1
+        shutil.rmtree(root / "a")
+        await until(lambda: made.sync._unreadable)
+        assert "mounted" in made.sync._unreadable[root]
+        assert made.answering("a") == "x"
 
 
 async def test_tries_do_not_pile_up_behind_a_slow_load(
