@@ -385,7 +385,8 @@ class RepositorySync:
 
     async def aclose(self) -> None:
         """Stop looking; loads in progress are given up."""
-        tasks = [*self._jobs, *([self._task] if self._task else [])]
+        others = [task for task in (self._task, self._shared) if task is not None]
+        tasks = [*self._jobs, *others]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -19,10 +19,8 @@ from pydantic import (
 from nerve.config.server import ServerConfig
 from nerve.errors import (
     BodyTooLarge,
-    Cause,
     ConfigInvalid,
     InvalidField,
-    LoadFailed,
     NerveError,
 )
 from nerve.frontend.http.body import RequestT, json_kind, parse, read_body
@@ -202,9 +200,7 @@ class OpenInferenceDialect(Dialect):
         try:
             await self._control.load(name, config=override)
         except ConfigInvalid as error:
-            # the caller's own config is a bad parameter, that of the disk a failed load
-            if override is None:
-                raise LoadFailed(name, [Cause(0, str(error))]) from error
+            # only the caller's own config: one of the disk is a failed load
             faults = "; ".join(map(str, error.problems))
             raise InvalidField("parameters.config", faults) from error
         return web.Response()
