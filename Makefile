@@ -21,13 +21,18 @@ define install
 	@touch $@
 endef
 
-.PHONY: serve test lint format proto clean help
+.PHONY: serve test bench lint format proto clean help
 
 serve: $(VENV)/.serve-$(RUNTIME)  ## start the daemon on ./model_repository (ARGS="--http-port 9000")
 	$(BIN)/nerve serve $(ARGS)
 
-test: $(VENV)/.dev-$(RUNTIME)  ## run every test
-	$(BIN)/python -m pytest $(ARGS)
+# Processes of pytest share out the files in their order, the slowest of which are not the last; a few
+# are enough, as many tests start processes of their own. ARGS="-n 0" for one process.
+test: $(VENV)/.dev-$(RUNTIME)  ## run every test (ARGS="tests/unit -x")
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+bench: $(VENV)/.dev-$(RUNTIME)  ## throughput beside the runtime's best; needs wrk (ARGS="--quick --models bundled")
+	$(BIN)/python benchmarks/throughput.py $(ARGS)
 
 lint: $(VENV)/.dev-$(RUNTIME)  ## ruff and mypy --strict
 	$(BIN)/ruff check .
@@ -54,7 +59,7 @@ $(VENV)/.dev-$(RUNTIME): pyproject.toml
 	$(call install,$(RUNTIME)$(comma)dev)
 
 clean:  ## remove what was set up and cached
-	rm -rf .venv .venv-gpu $(PROTO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-gpu $(PROTO) .pytest_cache .mypy_cache .ruff_cache .hypothesis benchmarks/.cache
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'

@@ -16,7 +16,7 @@ import aiohttp
 import numpy as np
 import pytest
 
-from support import running_server
+from support import Daemon, running_server
 
 APPLE = "Apple is looking at buying U.K. startup for $1 billion"
 
@@ -33,11 +33,12 @@ def nerve(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Comp
     )
 
 
-async def test_lines_and_contract_examples(bundled: Path) -> None:
+async def test_lines_and_contract_examples(bundled_daemon: Daemon) -> None:
     """What it prints, and the examples of both formats (contracts: baseten 1, encoderfile 1)."""
-    async with running_server(str(bundled)) as daemon, aiohttp.ClientSession(daemon.url) as http:
-        assert daemon.output[0] == f"Starting HTTP server on 127.0.0.1:{daemon.ports['http']}"
-        assert "Model: minilm-ner v1" in daemon.output
+    ports, output = bundled_daemon.ports, bundled_daemon.output
+    async with aiohttp.ClientSession(bundled_daemon.url) as http:
+        assert output[0] == f"Starting HTTP server on 127.0.0.1:{ports['http']}"
+        assert "Model: minilm-ner v1" in output
         async with http.get("/health") as answer:
             assert await answer.text() == '"OK!"'
         async with http.get("/readyz") as answer:

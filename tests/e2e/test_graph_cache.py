@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 import numpy as np
 import onnx
 import pytest
+import pytest_asyncio
 from onnx import numpy_helper
 
 from nerve.engine.graph_cache import checksum
-from support import running_server
+from support import Daemon, running_server
 
 BODY = {
     "inputs": [["Ada met Charles in London."], ["Siemens " * 40]],
@@ -21,18 +24,21 @@ BODY = {
 }
 
 
-async def answer(repository: Path, cache: Path | None, *, prove: bool = True) -> bytes:
-    """What a daemon of its own says to `BODY`."""
-    env = {"NERVE_PROVE_MODELS": str(prove)}
-    if cache is not None:
-        env["NERVE_GRAPH_CACHE"] = str(cache)
+async def ask(daemon: Daemon) -> bytes:
+    """What a daemon says to `BODY`."""
     async with (
-        running_server(str(repository), env=env) as daemon,
         aiohttp.ClientSession(daemon.url) as http,
         http.post("/predict_tokens", json=BODY) as response,
     ):
         assert response.status == 200
         return await response.read()
+
+
+async def answer(repository: Path, cache: Path, *, prove: bool = True) -> bytes:
+    """What a daemon of its own says to `BODY`."""
+    env = {"NERVE_PROVE_MODELS": str(prove), "NERVE_GRAPH_CACHE": str(cache)}
+    async with running_server(str(repository), env=env) as daemon:
+        return await ask(daemon)
 
 
 def double(folder: Path) -> None:
@@ -45,10 +51,40 @@ def double(folder: Path) -> None:
     onnx.save_model(model, str(folder / "model.onnx"))
 
 
-async def test_the_bundled_model_answers_alike(bundled: Path, tmp_path: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """As daemons have filled them, one with the graph of `bert`, one with that of a model with
+    other weights, and what these daemons said to `BODY`."""
+
+    ours: Path
+    theirs: Path
+    our_answer: bytes
+    their_answer: bytes
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def caches(
+    tmp_path_factory: pytest.TempPathFactory, tiny_models: Path
+) -> AsyncIterator[Caches]:
+    """To be copied, not to be changed."""
+    place = tmp_path_factory.mktemp("caches")
+    for name in ("repository", "other"):
+        shutil.copytree(tiny_models / "bert", place / name / "bert")
+    double(place / "other" / "bert")
+    yield Caches(
+        place / "ours",
+        place / "theirs",
+        await answer(place / "repository", place / "ours"),
+        await answer(place / "other", place / "theirs"),
+    )
+
+
+async def test_the_bundled_model_answers_alike(
+    bundled: Path, bundled_daemon: Daemon, tmp_path: Path
+) -> None:
     """Without a cache, with an empty one, and with one that holds the graph; to the last digit."""
     cache = tmp_path / "cache"
-    plain = await answer(bundled, None)
+    plain = await ask(bundled_daemon)
     assert await answer(bundled, cache, prove=False) == plain
     assert not cache.exists()  # what is not proved is not kept
     assert await answer(bundled, cache) == plain
@@ -62,36 +98,34 @@ async def test_the_bundled_model_answers_alike(bundled: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("prove", [True, False])
 async def test_the_cached_graph_is_what_answers(
-    tiny_repository: Path, tmp_path: Path, prove: bool
+    caches: Caches, tiny_repository: Path, tmp_path: Path, prove: bool
 ) -> None:
     """Seen by putting that of another model in its place."""
-    other = Path(shutil.copytree(tiny_repository, tmp_path / "other"))
-    double(other / "bert")
-    theirs = await answer(other, tmp_path / "theirs")
-    ours = await answer(tiny_repository, tmp_path / "ours")
-    assert ours != theirs
-    (entry,), (foreign,) = (tmp_path / "ours").iterdir(), (tmp_path / "theirs").iterdir()
+    assert caches.our_answer != caches.their_answer
+    cache = Path(shutil.copytree(caches.ours, tmp_path / "cache"))
+    (entry,), (foreign,) = cache.iterdir(), caches.theirs.iterdir()
     key = entry.name.partition("-")[0]
     entry.unlink()
-    foreign.rename(tmp_path / "ours" / f"{key}-{checksum(foreign)}.onnx")
-    assert await answer(tiny_repository, tmp_path / "ours", prove=prove) == theirs
+    shutil.copy2(foreign, cache / f"{key}-{checksum(foreign)}.onnx")
+    assert await answer(tiny_repository, cache, prove=prove) == caches.their_answer
 
 
 @pytest.mark.parametrize("prove", [True, False])
 async def test_an_entry_that_cannot_be_loaded(
-    tiny_repository: Path, tmp_path: Path, prove: bool
+    caches: Caches, tiny_repository: Path, tmp_path: Path, prove: bool
 ) -> None:
-    cache = tmp_path / "cache"
-    plain = await answer(tiny_repository, cache)
+    cache = Path(shutil.copytree(caches.ours, tmp_path / "cache"))
     (entry,) = cache.iterdir()
     entry.write_bytes(b"no graph at all")
     junk = entry.rename(cache / f"{entry.name.partition('-')[0]}-{checksum(entry)}.onnx")
-    assert await answer(tiny_repository, cache, prove=prove) == plain
+    assert await answer(tiny_repository, cache, prove=prove) == caches.our_answer
     assert list(cache.iterdir()) == ([entry] if prove else [])
     assert not junk.exists()
 
 
-async def test_a_folder_that_cannot_be(tiny_repository: Path, tmp_path: Path) -> None:
+async def test_a_folder_that_cannot_be(
+    tiny_daemon: Daemon, tiny_repository: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
-    plain = await answer(tiny_repository, None)
+    plain = await ask(tiny_daemon)
     assert await answer(tiny_repository, tmp_path / "file" / "cache") == plain

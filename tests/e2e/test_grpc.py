@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,10 @@ from grpc_tools import protoc
 
 from nerve._proto.encoderfile import metadata_pb2 as metadata
 from nerve._proto.encoderfile import token_classification_pb2 as pb
-from support import Daemon, running_server
+from support import Daemon
 
 SERVICE = "encoderfile.token_classification.TokenClassificationInference"
 TEXTS = ["Zoë met 李明 in Paris.", "Hi"]
-
-
-@pytest.fixture
-async def daemon(tiny_repository: Path) -> AsyncIterator[Daemon]:
-    async with running_server(str(tiny_repository)) as running:
-        yield running
 
 
 async def call(
@@ -44,16 +38,16 @@ async def call(
     return await stub(request, metadata=tuple(sent), timeout=timeout)
 
 
-async def test_answers_like_http(daemon: Daemon) -> None:
+async def test_answers_like_http(tiny_daemon: Daemon) -> None:
     """The same tokens, byte offsets, labels and float32 scores as /predict; metadata echoed."""
-    assert f"Starting gRPC server on 127.0.0.1:{daemon.ports['grpc']}" in daemon.output
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{daemon.ports['grpc']}") as channel:
+    assert f"Starting gRPC server on 127.0.0.1:{tiny_daemon.ports['grpc']}" in tiny_daemon.output
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{tiny_daemon.ports['grpc']}") as channel:
         request = pb.TokenClassificationRequest(inputs=TEXTS, metadata={"k": "v"})
         answer = await call(channel, "Predict", request, pb.TokenClassificationResponse)
         asked = metadata.GetModelMetadataRequest()
         told = await call(channel, "GetModelMetadata", asked, metadata.GetModelMetadataResponse)
     async with (
-        aiohttp.ClientSession(daemon.url) as http,
+        aiohttp.ClientSession(tiny_daemon.url) as http,
         http.post("/predict", json={"inputs": TEXTS, "metadata": {"k": "v"}}) as response,
     ):
         page = await response.json()
@@ -73,15 +67,21 @@ async def test_answers_like_http(daemon: Daemon) -> None:
     assert told.id2label[0] == "O"
 
 
-async def test_errors_and_health(daemon: Daemon) -> None:
+async def test_errors_and_health(tiny_daemon: Daemon) -> None:
     """Status codes and texts of the contract; the connection goes on working."""
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{daemon.ports['grpc']}") as channel:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{tiny_daemon.ports['grpc']}") as channel:
         cases: list[tuple[list[str], list[tuple[str, str]], grpc.StatusCode, str]] = [
             ([], [], grpc.StatusCode.INVALID_ARGUMENT, "Cannot tokenize empty string"),
             (["a", ""], [], grpc.StatusCode.INVALID_ARGUMENT, "Cannot tokenize empty string"),
             (["a"], [("model-name", "x")], grpc.StatusCode.NOT_FOUND, "'x' is not in"),
             (["a"], [("model-version", "7")], grpc.StatusCode.NOT_FOUND, "no version '7'"),
             (["a"] * 1025, [], grpc.StatusCode.INVALID_ARGUMENT, "at most 1024"),
+            (
+                ["a"],
+                [("x-nerve-priority", "11")],
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "metadata x-nerve-priority: expected",
+            ),
         ]
         for texts, sent, code, message in cases:
             request = pb.TokenClassificationRequest(inputs=texts)
@@ -97,7 +97,7 @@ async def test_errors_and_health(daemon: Daemon) -> None:
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         assert "invalid UTF-8" in str(caught.value.details())
         request = pb.TokenClassificationRequest(inputs=["a"])
-        named = [("model-name", "bert"), ("model-version", "1")]
+        named = [("model-name", "bert"), ("model-version", "1"), ("x-nerve-priority", "10")]
         answer = await call(channel, "Predict", request, pb.TokenClassificationResponse, sent=named)
         assert answer.model_id == "bert"
         for service in ("", SERVICE):

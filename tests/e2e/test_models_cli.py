@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from support import Daemon, running_server
 
@@ -56,26 +57,27 @@ def rows(table: str) -> list[list[str]]:
     return [line.split() for line in lines]
 
 
-@pytest.fixture
-def repository(tiny_repository: Path, tiny_models: Path) -> Path:
-    """`bert`, and two models that are not loaded at start, of which one cannot be."""
-    shutil.copytree(tiny_models / "roberta", tiny_repository / "roberta")
-    shutil.copytree(tiny_models / "bert", tiny_repository / "broken" / "3")
-    (tiny_repository / "broken" / "3" / "model.onnx").write_bytes(b"no graph")
-    return tiny_repository
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def explicit_daemon(
+    tmp_path_factory: pytest.TempPathFactory, tiny_models: Path
+) -> AsyncIterator[Daemon]:
+    """In mode explicit: `bert`, and two models not loaded at start, of which one cannot be.
 
-
-@pytest.fixture
-async def daemon(repository: Path) -> AsyncIterator[Daemon]:
-    """In mode explicit."""
+    Tests leave loaded what they found loaded.
+    """
+    repository = tmp_path_factory.mktemp("explicit") / "repository"
+    for name in ("bert", "roberta"):
+        shutil.copytree(tiny_models / name, repository / name)
+    shutil.copytree(tiny_models / "bert", repository / "broken" / "3")
+    (repository / "broken" / "3" / "model.onnx").write_bytes(b"no graph")
     arguments = ["--model-control-mode", "explicit", "--load-model", "bert"]
     async with running_server(str(repository), *arguments) as running:
         yield running
 
 
-async def test_a_models_life(daemon: Daemon, repository: Path) -> None:
+async def test_a_models_life(explicit_daemon: Daemon, tmp_path: Path) -> None:
     """Listed, loaded, changed, loaded with another config, unloaded; told in tables."""
-    env = {"NERVE_URL": daemon.url}
+    env = {"NERVE_URL": explicit_daemon.url}
     ended = await models("list", env=env)
     assert (ended.status, ended.err) == (0, "")
     assert [row[:3] for row in rows(ended.out) if row[0] == "bert"] == [["bert", "1", "READY"]]
@@ -84,7 +86,7 @@ async def test_a_models_life(daemon: Daemon, repository: Path) -> None:
     ended = await models("load", "roberta", env=env)
     assert rows(ended.out) == [["roberta", "1", "READY"]]
     assert (ended.status, ended.err) == (0, "")
-    config = repository.parent / "small.yaml"
+    config = tmp_path / "small.yaml"
     config.write_text("max_batch_size: 3\nversion_policy: {specific: {versions: [1]}}\n")
     assert (await models("load", "roberta", "--config", str(config), env=env)).status == 0
     about = (await models("status", "roberta", "--json", env=env)).json()
@@ -99,27 +101,29 @@ async def test_a_models_life(daemon: Daemon, repository: Path) -> None:
     assert rows(ended.out) == [["roberta", "1", "UNAVAILABLE", "unloaded"]]
 
 
-async def test_json(daemon: Daemon) -> None:
+async def test_json(explicit_daemon: Daemon) -> None:
     """One document a command, joined of index and list."""
-    listed = (await models("list", "--json", "--url", daemon.url)).json()["models"]
+    listed = (await models("list", "--json", "--url", explicit_daemon.url)).json()["models"]
     assert [each["name"] for each in listed] == ["bert", "broken", "roberta"]
     bert = listed[0]
     assert bert["default"] in (True, False)
     assert (bert["state"], bert["reason"]) == ("READY", "")
     assert bert["versions"] == [{"version": "1", "state": "READY", "reason": ""}]
-    (unloaded,) = (await models("unload", "bert", "--json", "--wait", "--url", daemon.url)).json()[
+    (unloaded,) = (
+        await models("unload", "bert", "--json", "--wait", "--url", explicit_daemon.url)
+    ).json()["models"]
+    assert unloaded["versions"][0]["state"] == "UNAVAILABLE"
+    (loaded,) = (await models("load", "bert", "--json", "--url", explicit_daemon.url)).json()[
         "models"
     ]
-    assert unloaded["versions"][0]["state"] == "UNAVAILABLE"
-    (loaded,) = (await models("load", "bert", "--json", "--url", daemon.url)).json()["models"]
     assert loaded["versions"] == [{"version": "1", "state": "READY", "reason": ""}]
-    status = (await models("status", "bert", "--json", "--url", daemon.url)).json()
+    status = (await models("status", "bert", "--json", "--url", explicit_daemon.url)).json()
     assert (status["name"], status["versions"][0]["device"]) == ("bert", "cpu")
 
 
-async def test_what_the_server_refuses(daemon: Daemon, repository: Path) -> None:
+async def test_what_the_server_refuses(explicit_daemon: Daemon, tmp_path: Path) -> None:
     """Its own words on stderr, exit 1, nothing on stdout."""
-    bad = repository.parent / "bad.yaml"
+    bad = tmp_path / "bad.yaml"
     bad.write_text("max_batchsize: 3\n")
     for arguments, told in [
         (["load", "broken"], "failed to load 'broken': version 3: "),
@@ -129,20 +133,19 @@ async def test_what_the_server_refuses(daemon: Daemon, repository: Path) -> None
         (["load", "bert", "--config", str(bad)], "did you mean 'max_batch_size'?"),
         (["load", "bert", "--config", "{"], "not valid JSON"),
     ]:
-        ended = await models(*arguments, "--url", daemon.url)
+        ended = await models(*arguments, "--url", explicit_daemon.url)
         assert (ended.status, ended.out) == (1, ""), ended
         assert ended.err.startswith("Error: ")
         assert told in ended.err
 
 
-async def test_control_is_off_by_default(tiny_repository: Path) -> None:
+async def test_control_is_off_by_default(tiny_daemon: Daemon) -> None:
     """Looking is always allowed."""
-    async with running_server(str(tiny_repository)) as daemon:
-        assert (await models("list", "--url", daemon.url)).status == 0
-        for verb in ("load", "unload"):
-            ended = await models(verb, "bert", "--url", daemon.url)
-            assert ended.status == 1
-            assert "--allow-model-control" in ended.err
+    assert (await models("list", "--url", tiny_daemon.url)).status == 0
+    for verb in ("load", "unload"):
+        ended = await models(verb, "bert", "--url", tiny_daemon.url)
+        assert ended.status == 1
+        assert "--allow-model-control" in ended.err
 
 
 @asynccontextmanager
@@ -199,15 +202,17 @@ async def test_help() -> None:
             assert f" {verb} " in told
 
 
-async def test_nothing_is_cut(daemon: Daemon, repository: Path) -> None:
+async def test_nothing_is_cut(explicit_daemon: Daemon) -> None:
     """In a pipe a row is a line, whatever its length and FORCE_COLOR; a terminal gets it folded."""
-    await models("load", "broken", "--url", daemon.url)
-    listed = (await models("list", "--json", "--url", daemon.url)).json()["models"]
+    await models("load", "broken", "--url", explicit_daemon.url)
+    listed = (await models("list", "--json", "--url", explicit_daemon.url)).json()["models"]
     (reason,) = [each["reason"] for each in listed[1]["versions"]]
-    ended = await models("list", "--url", daemon.url, env={"FORCE_COLOR": "1", "COLUMNS": "20"})
+    ended = await models(
+        "list", "--url", explicit_daemon.url, env={"FORCE_COLOR": "1", "COLUMNS": "20"}
+    )
     assert any(line.endswith(" ".join(reason.split())) for line in ended.out.splitlines())
     assert "\x1b" not in ended.out
-    seen = await asyncio.to_thread(in_terminal, "list", "--url", daemon.url)
+    seen = await asyncio.to_thread(in_terminal, "list", "--url", explicit_daemon.url)
     assert "READY" in seen
     assert "\x1b[" in seen
     plain = re.sub(r"\x1b\[[0-9;]*m", "", seen)

@@ -7,19 +7,12 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from support import Daemon, running_server
-
-
-@pytest.fixture
-async def daemon(bundled: Path) -> AsyncIterator[Daemon]:
-    async with running_server(str(bundled)) as running:
-        yield running
+from support import Daemon
 
 
 def requests(page: str) -> list[tuple[str, str, str | None, str]]:
@@ -36,13 +29,13 @@ def requests(page: str) -> list[tuple[str, str, str | None, str]]:
     return found
 
 
-async def test_curl_lines(root: Path, daemon: Daemon) -> None:
+async def test_curl_lines(root: Path, bundled_daemon: Daemon) -> None:
     """Each answers 200 as curl would send it; the first answer is the one that is printed."""
     page = (root / "README.md").read_text(encoding="utf-8")
     sent = requests(page)
     assert len(sent) == 4
     answers = []
-    async with aiohttp.ClientSession(daemon.url) as http:
+    async with aiohttp.ClientSession(bundled_daemon.url) as http:
         for method, path, body, kind in sent:
             own = path.replace("my-ner", "minilm-ner")
             headers = {"Content-Type": kind} if body else {}
@@ -58,17 +51,17 @@ async def test_curl_lines(root: Path, daemon: Daemon) -> None:
         assert score == pytest.approx(wanted, abs=1e-4)
 
 
-async def test_example_client(root: Path, daemon: Daemon) -> None:
+async def test_example_client(root: Path, bundled_daemon: Daemon) -> None:
     script = str(root / "clients" / "examples" / "entities.py")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, script, "--url", daemon.url, "Ada Lovelace lived in London.",
+        sys.executable, script, "--url", bundled_daemon.url, "Ada Lovelace lived in London.",
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, _ = await process.communicate()
     assert process.returncode == 0
     assert re.search(r"PER +Ada Lovelace ", out.decode())
     process = await asyncio.create_subprocess_exec(
-        sys.executable, script, "--url", daemon.url, "--model", "nope", "x",
+        sys.executable, script, "--url", bundled_daemon.url, "--model", "nope", "x",
         stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     _, err = await process.communicate()
