@@ -24,6 +24,7 @@ from nerve.repository.manager import ModelManager
 from nerve.repository.wanted import Wanted, WantedVersion, paths
 from nerve.types import (
     CallStatistics,
+    CostModel,
     CutOptions,
     EngineStatistics,
     ModelInfo,
@@ -54,6 +55,11 @@ async def everybody_had_a_turn() -> None:
         await asyncio.sleep(0)
 
 
+def _timeout_s(config: ModelConfig | None) -> float | None:
+    timeout_us = config and config.dynamic_batching.default_timeout_microseconds
+    return timeout_us / 1e6 if timeout_us else None
+
+
 class FakeModel:
     """A loaded version: knows who it is, what it holds, and whether it was closed.
 
@@ -75,12 +81,15 @@ class FakeModel:
             device="cpu",
             aggregation_strategy=None,
             offset_unit=None,
+            default_timeout_s=_timeout_s(config),
         )
         self.content = content
         self.config = config or ModelConfig()
         self.closed = False
         self.close_failure: Exception | None = None
         self.asked: list[Sequence[str]] = []
+        self.limits: list[tuple[float | None, int | None]] = []
+        """Deadline and priority of each."""
         self.spans_found: list[list[Span]] = []
         self.answer: Callable[[], Awaitable[object]] | None = None
 
@@ -90,16 +99,29 @@ class FakeModel:
         return self._info
 
     async def spans(
-        self, texts: Sequence[str], options: SpanOptions, *, deadline: float | None
+        self,
+        texts: Sequence[str],
+        options: SpanOptions,
+        *,
+        deadline: float | None,
+        priority: int | None = None,
     ) -> SpanAnswer:
         """What the test put into `spans_found`."""
+        self.limits.append((deadline, priority))
         await self._answer(texts)
         return SpanAnswer(self.spans_found, COST)
 
     async def tokens(
-        self, texts: Sequence[str], *, unit: OffsetUnit, cut: CutOptions, deadline: float | None
+        self,
+        texts: Sequence[str],
+        *,
+        unit: OffsetUnit,
+        cut: CutOptions,
+        deadline: float | None,
+        priority: int | None = None,
     ) -> TokenAnswer:
         """Nothing."""
+        self.limits.append((deadline, priority))
         await self._answer(texts)
         return TokenAnswer([], COST)
 
@@ -111,7 +133,9 @@ class FakeModel:
 
     def statistics(self) -> EngineStatistics:
         """Two rows in one batch."""
-        return EngineStatistics(batches=1, rows=2)
+        return EngineStatistics(
+            batches=1, rows=2, tokens=6, padded_tokens=8, cost=CostModel(0.00123416, 0.0, 0.0, 0.0)
+        )
 
     async def aclose(self) -> None:
         """Note it; twice is a fault."""

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from nerve.config.model import ModelConfig
 from nerve.config.server import ServerConfig
+from nerve.conversion import Converter
 from nerve.engine.graph_cache import GraphCache
 from nerve.engine.memory import map_large_blocks
 from nerve.engine.session import require_runtime
@@ -27,12 +28,13 @@ from nerve.frontend.http.native import NativeDialect
 from nerve.frontend.http.openapi import build_document
 from nerve.frontend.http.openinference import OpenInferenceDialect
 from nerve.frontend.http.server import HttpServer, build_app
-from nerve.golden import check_gate
+from nerve.golden import answers_before, check_gate
 from nerve.metrics import EngineMetrics, RepositoryMetrics, RequestMetrics
 from nerve.model import NerModel, open_model
 from nerve.proof import Prover
 from nerve.repository.catalog import Catalog
 from nerve.repository.manager import ModelManager
+from nerve.repository.onnx_file import batch_dependence
 from nerve.repository.sync import RepositorySync
 from nerve.service.control import ControlService
 from nerve.service.inference import InferenceService
@@ -56,6 +58,12 @@ class App:
         self._engine_metrics = EngineMetrics(self.registry)
         self._graph_cache = self._new_graph_cache()
         self._prover = self._new_prover()
+        self._converter = Converter(
+            timeout_s=config.load_timeout_s,
+            memory_bytes=config.proof_memory_bytes,
+            cache=self._graph_cache,
+            fills=self._prover is not None,
+        )
         self.catalog = Catalog(default_model=config.default_model)
         self.manager = ModelManager(
             open_model=self._open_model,
@@ -104,17 +112,38 @@ class App:
         return cache
 
     async def _open_model(self, name: str, files: VersionFiles, config: ModelConfig) -> ServedModel:
-        """Prove a version in a process of its own, then load it here."""
+        """Convert a version if its config says so, prove it in a process of its own, load it here."""
+        alone = config.optimization.batch_invariant
+        if not alone and (warning := await asyncio.to_thread(batch_dependence, files)):
+            log.warning("model %s: %s", name, warning)
+        async with self._converter.converted(name, files, config) as ready:
+            return await self._prove_and_load(
+                name, ready, config, unconverted=None if ready is files else files
+            )
+
+    async def _prove_and_load(
+        self,
+        name: str,
+        files: VersionFiles,
+        config: ModelConfig,
+        *,
+        unconverted: VersionFiles | None,
+    ) -> ServedModel:
         graph = None
         if self._prover is not None:
-            graph = (await self._prover.prove(name, files, config)).graph
+            proof = await self._prover.prove(name, files, config, unconverted=unconverted)
+            graph = proof.graph
         limit_s = self._config.load_timeout_s
         try:
             async with asyncio.timeout(limit_s):
+                before = None
+                if self._prover is None:
+                    load = functools.partial(self._load, name, config=config, graph=None)
+                    before = await answers_before(unconverted, config, load)
                 model = await self._load(name, files, config, graph)
                 try:
                     if self._prover is None:
-                        await check_gate(model, files, config)
+                        await check_gate(model, files, config, before=before)
                 except BaseException:
                     await model.aclose()
                     raise

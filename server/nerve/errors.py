@@ -5,7 +5,7 @@ NerveError
 │                         TooManyInputs, TextTooLong, UnsupportedMediaType, BodyTooLarge, BodyTimeout
 ├── ModelUnavailable      ModelNotFound, VersionNotFound, NoDefaultModel, ModelNotReady, ModelUnloaded
 ├── ControlFault          ModelControlDisabled, LoadFailed
-├── Overloaded            QueueFull
+├── Overloaded            QueueFull, WaitTooLong
 ├── DeadlineExceeded      the answer did not come in time
 ├── ServerFault           TokenizationFailed, InferenceFailed, NonFiniteScores
 └── SetupError            ConfigInvalid, ModelLoadFailed, RuntimeMissing, RepositoryInvalid,
@@ -282,9 +282,10 @@ class LoadFailed(ControlFault):
 
 
 class Overloaded(NerveError):
-    """The server is at a limit right now; the same request may succeed later."""
+    """The server is at a limit right now; the same request may succeed after `wait_s` seconds."""
 
     reason = "overloaded"
+    wait_s: float = 0.0
 
 
 class QueueFull(Overloaded):
@@ -292,12 +293,31 @@ class QueueFull(Overloaded):
 
     reason = "queue_full"
 
-    def __init__(self, model: str, limit: int) -> None:
-        super().__init__(model, limit)
-        self.model, self.limit = model, limit
+    def __init__(self, model: str, limit: int, wait_s: float = 0.0) -> None:
+        super().__init__(model, limit, wait_s)
+        self.model, self.limit, self.wait_s = model, limit, wait_s
 
     def __str__(self) -> str:
-        return f"model {self.model!r} already has {self.limit} texts waiting"
+        return (
+            f"model {self.model!r} already has {self.limit} texts waiting, "
+            f"which will take about {self.wait_s:.3g} s"
+        )
+
+
+class WaitTooLong(Overloaded):
+    """So much is waiting that the answer would come after the request's deadline."""
+
+    reason = "wait_too_long"
+
+    def __init__(self, model: str, wait_s: float, left_s: float) -> None:
+        super().__init__(model, wait_s, left_s)
+        self.model, self.wait_s, self.left_s = model, wait_s, left_s
+
+    def __str__(self) -> str:
+        return (
+            f"model {self.model!r} has work for {self.wait_s:.3g} s waiting, but the request must "
+            f"be answered within {self.left_s:.3g} s"
+        )
 
 
 class DeadlineExceeded(NerveError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -103,19 +104,33 @@ class RequestMetrics:
             registry=registry,
         )
 
+        # Looking a series up takes longer than counting in it, and these are counted in by
+        # every request. None of them is ever removed.
+        self._of_requests = functools.cache(
+            lambda dialect, status: (
+                self._requests.labels(dialect, status),
+                self._seconds.labels(dialect),
+            )
+        )
+        self._of_texts = functools.cache(
+            lambda model: (self._texts.labels(model), self._truncated.labels(model))
+        )
+
     def observe_shadow(self, model: str, version: int, outcome: str) -> None:
         """Count a copy of a request."""
         self._shadow.labels(model, str(version), outcome).inc()
 
     def observe_request(self, dialect: str, status: str, seconds: float) -> None:
         """Count one answered request."""
-        self._requests.labels(dialect, status).inc()
-        self._seconds.labels(dialect).observe(seconds)
+        count, duration = self._of_requests(dialect, status)
+        count.inc()
+        duration.observe(seconds)
 
     def observe_texts(self, model: str, texts: int, truncated: int) -> None:
         """Count texts of one call."""
-        self._texts.labels(model).inc(texts)
-        self._truncated.labels(model).inc(truncated)
+        tagged, cut = self._of_texts(model)
+        tagged.inc(texts)
+        cut.inc(truncated)
 
 
 class RepositoryMetrics:

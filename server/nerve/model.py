@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,11 +14,10 @@ import numpy as np
 
 from nerve.config.model import ModelConfig
 from nerve.engine.engine import LocalEngine
+from nerve.engine.padding import Shapes
 from nerve.errors import InferenceFailed, ModelLoadFailed, NonFiniteScores
 from nerve.metrics import EngineMetrics
-from nerve.offload import offload, small_answer, small_texts
-from nerve.pipeline.aggregation import LabelScheme
-from nerve.pipeline.decode import Decoder
+from nerve.pipeline.text_side import Scored, TextSide
 from nerve.pipeline.tokenizer import (
     TextTokenizer,
     load_tokenizer,
@@ -36,6 +35,7 @@ from nerve.types import (
     ModelInfo,
     OffsetUnit,
     Row,
+    RowResult,
     SpanAnswer,
     SpanOptions,
     TokenAnswer,
@@ -68,11 +68,8 @@ class NerModel:
     def __init__(
         self, info: ModelInfo, *, tokenizer: TextTokenizer, engine: Engine, type_ids: bool
     ) -> None:
-        self._info, self._tokenizer, self._engine = info, tokenizer, engine
-        self._type_ids = type_ids
-        self._decoder = Decoder(
-            LabelScheme(info.labels), tokenizer.facts, overlap=tokenizer.stride or 0
-        )
+        self._info, self._engine, self._type_ids = info, engine, type_ids
+        self._text_side = TextSide(tokenizer, info.labels)
 
     @property
     def info(self) -> ModelInfo:
@@ -84,30 +81,37 @@ class NerModel:
         return self._engine.statistics()
 
     async def spans(
-        self, texts: Sequence[str], options: SpanOptions, *, deadline: float | None
+        self,
+        texts: Sequence[str],
+        options: SpanOptions,
+        *,
+        deadline: float | None,
+        priority: int | None = None,
     ) -> SpanAnswer:
         """See `nerve.types.ServedModel.spans`."""
-        encoded, logits, statistics = await self.run(texts, options.cut, deadline)
-        spans = await offload(
-            lambda: self._decoder.spans(texts, encoded, logits, options),
-            inline=small_answer(len(texts), statistics.tokens),
-        )
+        with self._text_side.call():
+            encoded, logits, statistics = await self.run(texts, options.cut, deadline, priority)
+            spans = await self._text_side.spans(Scored(texts, encoded, logits), options)
         return SpanAnswer(spans, statistics)
 
     async def tokens(
-        self, texts: Sequence[str], *, unit: OffsetUnit, cut: CutOptions, deadline: float | None
+        self,
+        texts: Sequence[str],
+        *,
+        unit: OffsetUnit,
+        cut: CutOptions,
+        deadline: float | None,
+        priority: int | None = None,
     ) -> TokenAnswer:
         """See `nerve.types.ServedModel.tokens`."""
-        encoded, logits, statistics = await self.run(texts, cut, deadline)
-        tags = await offload(
-            lambda: self._decoder.tokens(texts, encoded, logits, unit),
-            inline=small_answer(len(texts), statistics.tokens),
-        )
+        with self._text_side.call():
+            encoded, logits, statistics = await self.run(texts, cut, deadline, priority)
+            tags = await self._text_side.tags(Scored(texts, encoded, logits), unit)
         return TokenAnswer(tags, statistics)
 
     def encode(self, texts: Sequence[str], cut: CutOptions) -> list[EncodedText]:
         """Tokenize, in this thread. Raises TextTooLong, TokenizationFailed."""
-        return [self._tokenizer.encode(text, cut) for text in texts]
+        return self._text_side.encode_here(texts, cut)
 
     def rows(self, encoded: Sequence[EncodedText]) -> list[Row]:
         """A row for the engine for each window of each text, in order."""
@@ -118,7 +122,11 @@ class NerModel:
         ]
 
     async def run(
-        self, texts: Sequence[str], cut: CutOptions, deadline: float | None
+        self,
+        texts: Sequence[str],
+        cut: CutOptions,
+        deadline: float | None,
+        priority: int | None = None,
     ) -> tuple[list[EncodedText], list[FloatArray], CallStatistics]:
         """Encode and run: the texts' windows, and the finite logits of each, in the same order.
 
@@ -126,15 +134,15 @@ class NerModel:
         """
         began = time.monotonic()
         self._engine.check_room()  # before the work of tokenizing
-        encoded = await offload(
-            lambda: self.encode(texts, cut),
-            inline=small_texts(texts) and self._tokenizer.at_hand(cut),
-        )
+        encoded = await self._text_side.encode(texts, cut)
         tokenized = time.monotonic()
         rows = self.rows(encoded)
         # A row without any token (no special ones, empty text) has nothing to run.
         filled = [row for row in rows if len(row.ids)]
-        results = iter(await self._engine.infer(filled, deadline=deadline) if filled else ())
+        results: Iterator[RowResult] = iter(())
+        if filled:
+            ran = await self._engine.infer(filled, deadline=deadline, priority=priority)
+            results = iter(ran)
         empty = np.empty((0, len(self._info.labels)), dtype=np.float32)
         queue_s = inference_s = 0.0
         logits = []
@@ -168,6 +176,7 @@ async def open_model(
     *,
     metrics: EngineMetrics,
     optimised: Path | None = None,
+    lean: bool = False,
 ) -> NerModel:
     """Load a version, warm it up, and see that its parts belong together.
 
@@ -177,6 +186,7 @@ async def open_model(
         name, files, config: of the version.
         metrics: what its batches are counted in.
         optimised: its graph from `nerve.engine.graph_cache`.
+        lean: only see whether it works: do without what would make it quick.
     Raises:
         ModelLoadFailed, RuntimeMissing: with the reason for the index.
     """
@@ -191,10 +201,12 @@ async def open_model(
         key: await asyncio.to_thread(read_json_object, files.side.get(f"{key}.json"))
         for key in ("config", "tokenizer_config", "special_tokens_map")
     }
-    tokenizer, engine = await _load_parts(name, files, config, json_files, metrics, optimised)
+    tokenizer, engine = await _load_parts(name, files, config, json_files, metrics, optimised, lean)
     try:
+        engine.round_on_gpus(Shapes.of(config, longest=tokenizer.max_tokens))
         _check_positions(engine, json_files["config"])
         labels = _labels(name, config, json_files["config"], engine.labels)
+        timeout_us = config.dynamic_batching.default_timeout_microseconds
         info = ModelInfo(
             name=name,
             version=files.number,
@@ -207,6 +219,7 @@ async def open_model(
             device=engine.device,
             aggregation_strategy=config.aggregation_strategy,
             offset_unit=config.offset_unit,
+            default_timeout_s=None if timeout_us is None else timeout_us / 1e6,
         )
         model = NerModel(
             info,
@@ -217,6 +230,8 @@ async def open_model(
         _check_vocabulary(tokenizer.highest_id, json_files["config"])
         await _warm_up(model, engine, config, tokenizer.highest_id)
         await _try_highest_id(engine, tokenizer.highest_id)
+        if not lean:
+            await engine.measure(tokenizer.max_tokens)
         engine.start()
     except BaseException:
         await engine.aclose()
@@ -231,6 +246,7 @@ async def _load_parts(
     json_files: Mapping[str, Mapping[str, object]],
     metrics: EngineMetrics,
     optimised: Path | None,
+    lean: bool,
 ) -> tuple[TextTokenizer, LocalEngine]:
     """Tokenizer and engine, loaded side by side."""
     assert files.onnx is not None  # the caller has checked
@@ -244,6 +260,7 @@ async def _load_parts(
             metrics=metrics.of(name, files.number),
             external=files.external,
             optimised=optimised,
+            lean=lean,
         )
     )
     read_tokenizer = functools.partial(

@@ -61,8 +61,9 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a child is sent. `token` names its temporary files; without `use_cached` it proves the
-    version's own graph, whatever `cache` holds."""
+    """What a child is sent. `token` names its temporary files; `unconverted` is what `files` was
+    converted from, if it was; without `use_cached` it proves the version's own graph, whatever
+    `cache` holds."""
 
     name: str
     files: VersionFiles
@@ -71,6 +72,7 @@ class Request:
     log_level: int
     cache: GraphCache | None
     token: str
+    unconverted: VersionFiles | None = None
     use_cached: bool = True
 
 
@@ -201,20 +203,35 @@ class Prover:
             self._server = _ForkServer()
         return self._server
 
-    async def prove(self, name: str, files: VersionFiles, config: ModelConfig) -> Proof:
+    async def prove(
+        self,
+        name: str,
+        files: VersionFiles,
+        config: ModelConfig,
+        *,
+        unconverted: VersionFiles | None = None,
+    ) -> Proof:
         """Load a version in a process of its own, warm it up, and run its golden texts.
 
         Cancelling this ends that process.
 
+        Args:
+            name, files, config: of the version.
+            unconverted: what the graph of `files` was converted from, if it was.
         Raises:
             ModelLoadFailed: with the reason for the index.
         """
-        # Mappings may be read-only views, which cannot be sent.
-        files = replace(
-            files, side=dict(files.side), external=dict(files.external), digests=dict(files.digests)
-        )
         level, token = logging.getLogger().getEffectiveLevel(), secrets.token_hex(8)
-        request = Request(name, files, config, self._memory_bytes, level, self._cache, token)
+        request = Request(
+            name,
+            _sendable(files),
+            config,
+            self._memory_bytes,
+            level,
+            self._cache,
+            token,
+            unconverted=None if unconverted is None else _sendable(unconverted),
+        )
         self._proofs += 1
         try:
             return await self._prove_cached(request)
@@ -355,6 +372,12 @@ class Prover:
         if server is not None:
             await asyncio.to_thread(server.close)
         await asyncio.gather(*self._closing)
+
+
+def _sendable(files: VersionFiles) -> VersionFiles:
+    """The same without mappings that are read-only views, which cannot be sent."""
+    side, external, digests = dict(files.side), dict(files.external), dict(files.digests)
+    return replace(files, side=side, external=external, digests=digests)
 
 
 def _signal(code: int) -> str:

@@ -32,13 +32,14 @@ from prometheus_client import CollectorRegistry
 from nerve import logs
 from nerve.config.model import Kind, ModelConfig, WarmupSample
 from nerve.engine.graph_cache import GraphCache, NotCachedError
+from nerve.engine.memory import limit_memory
 from nerve.engine.session import gpu_devices, require_runtime
 from nerve.errors import NerveError, RuntimeMissing
-from nerve.golden import check_gate
+from nerve.golden import Answers, answers_before, check_gate
 from nerve.metrics import EngineMetrics
 from nerve.model import NerModel, open_model
 from nerve.proof import Request
-from nerve.types import CutOptions
+from nerve.types import CutOptions, VersionFiles
 
 Tell = Callable[[dict[str, object]], None]
 
@@ -49,8 +50,6 @@ MAX_REASON: Final = 4096
 _PR_SET_PDEATHSIG: Final = 1
 _NICE: Final = 5
 """Serving comes first."""
-_STACKS_BYTES: Final = 64 * 2**20
-"""Allowance beside the memory limit: each thread's stack counts whole, used or not."""
 _OUT_OF_MEMORY: Final = ("bad_alloc", "Failed to allocate memory", "can't start new thread")
 """How ONNX Runtime and Python say so."""
 
@@ -212,7 +211,8 @@ def prove(request: Request, tell: Tell) -> None:
                 cache.touch(graph)
                 tell({"graph": str(graph)})
         fills = cache is not None and graph is None and cache.can_hold(files, level)
-        outcome = asyncio.run(_load(request, config, graph=graph, compared=fills))
+        before = asyncio.run(_before(request, config))
+        outcome = asyncio.run(_load(request, config, graph=graph, compared=fills, before=before))
         tell({"f1": outcome.f1})
     except Exception as error:  # noqa: BLE001  boundary: whatever it is, the model is not served
         foreseen, memory = isinstance(error, NerveError), ran_out_of_memory(error)
@@ -248,13 +248,30 @@ def _fill(
     tell({"not_cached": reason[:MAX_REASON]})
 
 
+async def _before(request: Request, config: ModelConfig) -> Answers | None:
+    """What the version finds in its golden texts before it is converted, if it is."""
+
+    async def load(files: VersionFiles) -> NerModel:
+        metrics = EngineMetrics(CollectorRegistry())
+        return await open_model(request.name, files, config, metrics=metrics, lean=True)
+
+    return await answers_before(request.unconverted, config, load)
+
+
 async def _load(
-    request: Request, config: ModelConfig, *, graph: Path | None, compared: bool
+    request: Request,
+    config: ModelConfig,
+    *,
+    graph: Path | None,
+    compared: bool,
+    before: Answers | None = None,
 ) -> Outcome:
     metrics, files = EngineMetrics(CollectorRegistry()), request.files
-    model = await open_model(request.name, files, config, metrics=metrics, optimised=graph)
+    model = await open_model(
+        request.name, files, config, metrics=metrics, optimised=graph, lean=True
+    )
     try:
-        report = await check_gate(model, files, config)
+        report = await check_gate(model, files, config, before=before)
         logits = await _logits(model, config) if compared else None
     finally:
         await model.aclose()
@@ -281,20 +298,6 @@ def _on_gpu(config: ModelConfig) -> bool:
     return any(group.kind is not Kind.CPU for group in config.instance_group) and bool(
         gpu_devices()
     )
-
-
-def limit_memory(memory_bytes: int) -> None:
-    """Let this process take so much more than it has.
-
-    RLIMIT_DATA, not RLIMIT_AS: that would count what the allocator only reserves for each thread.
-    """
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-    except OSError:  # no Linux
-        return
-    has = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData:"))
-    limit = has * 1024 + memory_bytes + _STACKS_BYTES
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def ran_out_of_memory(error: BaseException | None) -> bool:

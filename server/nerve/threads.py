@@ -28,6 +28,20 @@ async def in_own_thread(
         name: of the thread.
         stop: makes `work` end early; called on the event loop.
     """
+    waiting = asyncio.wrap_future(in_thread(work, name=name))
+    # An error that comes when nobody waits any more is no news.
+    waiting.add_done_callback(lambda each: each.cancelled() or each.exception())
+    try:
+        return await asyncio.shield(waiting)
+    except asyncio.CancelledError:
+        if stop is not None:
+            stop()
+        await asyncio.wait({waiting}, timeout=STOP_WAIT_S)
+        raise
+
+
+def in_thread(work: Callable[[], T], *, name: str) -> Future[T]:
+    """Begin `work` in a new daemon thread called `name`."""
     future: Future[T] = Future()
 
     def run() -> None:
@@ -38,14 +52,5 @@ async def in_own_thread(
         else:
             future.set_result(result)
 
-    waiting = asyncio.wrap_future(future)
-    # An error that comes when nobody waits any more is no news.
-    waiting.add_done_callback(lambda each: each.cancelled() or each.exception())
     threading.Thread(target=run, name=name, daemon=True).start()
-    try:
-        return await asyncio.shield(waiting)
-    except asyncio.CancelledError:
-        if stop is not None:
-            stop()
-        await asyncio.wait({waiting}, timeout=STOP_WAIT_S)
-        raise
+    return future

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from numpy.typing import ArrayLike
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
@@ -58,6 +59,39 @@ class RowResult:
     inference_s: float
 
 
+CROWD_TOKENS: Final = 256.0
+
+
+def crowded(padded: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """How crowded runs of so many tokens are, from 0 to 1."""
+    return padded / (padded + CROWD_TOKENS)
+
+
+@dataclass(frozen=True, slots=True)
+class CostModel:
+    """Seconds of a run as a function of its shape, from measurement; on the CPU those of a core.
+
+    With n = rows x length, padding counted:
+    `run_s` + n ⋅ (`token_s` + `attention_s` ⋅ length + `crowding_s` ⋅ n / (n + 256)), all at least
+    0. The last two stand for attention, which looks at pairs of tokens, and for what no longer
+    fits a cache: half of that is felt at 256 tokens (`CROWD_TOKENS`).
+    """
+
+    run_s: float
+    token_s: float
+    attention_s: float
+    crowding_s: float
+
+    def seconds(self, rows: ArrayLike, length: ArrayLike) -> npt.NDArray[np.float64]:
+        """Predicted duration of runs; `rows` and `length` of any shapes that broadcast."""
+        length = np.asarray(length, dtype=np.float64)
+        padded = np.asarray(rows * length)
+        seconds = self.crowding_s * crowded(padded)
+        seconds += self.token_s + self.attention_s * length
+        seconds *= padded
+        return np.asarray(seconds + self.run_s)
+
+
 @dataclass(frozen=True, slots=True)
 class EngineStatistics:
     """Totals since the warm-up; a row is one sequence, padding counts in `padded_tokens`."""
@@ -67,11 +101,17 @@ class EngineStatistics:
     tokens: int = 0
     padded_tokens: int = 0
     queued_rows: int = 0
+    cost: CostModel | None = None
 
     @property
     def mean_batch_size(self) -> float:
         """Rows per batch, 0 before the first."""
         return self.rows / self.batches if self.batches else 0.0
+
+    @property
+    def padding_waste(self) -> float:
+        """Padding's share of the padded tokens, 0 before the first batch."""
+        return 1.0 - self.tokens / self.padded_tokens if self.padded_tokens else 0.0
 
 
 class Engine(Protocol):
@@ -84,14 +124,18 @@ class Engine(Protocol):
     def check_room(self) -> None:
         """Refuse early: raises QueueFull or ModelUnloaded where `infer` would do so right now."""
 
-    async def infer(self, rows: Sequence[Row], *, deadline: float | None) -> list[RowResult]:
+    async def infer(
+        self, rows: Sequence[Row], *, deadline: float | None, priority: int | None = None
+    ) -> list[RowResult]:
         """Run every row, in batches shared with other callers; results in the order of `rows`.
 
         Args:
             rows: at least one; each no longer than the engine's token limit.
             deadline: monotonic seconds (`time.monotonic`), or None.
+            priority: 1 (first) to 10, or None for the model's default.
         Raises:
             QueueFull: too many rows are waiting already; nothing was queued.
+            WaitTooLong: so much work is waiting that the deadline cannot be met; likewise.
             DeadlineExceeded: the deadline passed; rows that did not run yet never will.
             InferenceFailed: the runtime raised on one of the rows.
             ModelUnloaded: the engine was closed.
@@ -209,7 +253,10 @@ class VersionFiles:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a loaded version tells about itself; `max_tokens` counts special tokens."""
+    """What a loaded version tells about itself; `max_tokens` counts special tokens.
+
+    `default_timeout_s` is the longest that a request may take; None leaves it to the server.
+    """
 
     name: str
     version: int
@@ -222,6 +269,7 @@ class ModelInfo:
     device: str
     aggregation_strategy: Strategy | None
     offset_unit: OffsetUnit | None
+    default_timeout_s: float | None = None
 
 
 class ServedModel(Protocol):
@@ -232,7 +280,12 @@ class ServedModel(Protocol):
         """Facts that do not change while it is loaded."""
 
     async def spans(
-        self, texts: Sequence[str], options: SpanOptions, *, deadline: float | None
+        self,
+        texts: Sequence[str],
+        options: SpanOptions,
+        *,
+        deadline: float | None,
+        priority: int | None = None,
     ) -> SpanAnswer:
         """Tag texts and join tokens into spans. Raises what `Engine.infer` raises, and:
 
@@ -241,7 +294,13 @@ class ServedModel(Protocol):
         """
 
     async def tokens(
-        self, texts: Sequence[str], *, unit: OffsetUnit, cut: CutOptions, deadline: float | None
+        self,
+        texts: Sequence[str],
+        *,
+        unit: OffsetUnit,
+        cut: CutOptions,
+        deadline: float | None,
+        priority: int | None = None,
     ) -> TokenAnswer:
         """Tag texts token by token. Raises as `spans` does."""
 

@@ -342,7 +342,8 @@ class Repository:
         return self.add(
             name,
             max_batch_size=2,
-            dynamic_batching={"max_queue_delay_microseconds": 10_000_000} | batching,
+            dynamic_batching={"scheduler": "fifo", "max_queue_delay_microseconds": 10_000_000}
+            | batching,
             instance_group={"count": 1, "kind": "KIND_CPU"},
             model_warmup=[{"batch_size": 2}],
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,8 +53,14 @@ def same_tokens(one: Any, other: Any) -> None:
         np.testing.assert_allclose(left["scores"], right["scores"], rtol=0, atol=TOLERANCE)
 
 
-async def test_64_callers(http: Client) -> None:
-    """Each gets what it gets alone, and the engine ran them in batches of more than four."""
+@pytest.mark.parametrize(("scheduler", "mean_batch"), [("fifo", 4.0), ("cost", 1.0)])
+async def test_64_callers(
+    serve: Serve, repository: Repository, bundled: Path, scheduler: str, mean_batch: float
+) -> None:
+    """Each gets what it gets alone, and has company: whoever comes, or who is about as long."""
+    folder = shutil.copytree(bundled / "minilm-ner", repository.path / "minilm-ner")
+    (folder / "config.yaml").write_text(f"dynamic_batching: {{scheduler: {scheduler}}}")
+    http = await serve(repository.path)
     texts = [text_of(caller) for caller in range(CALLERS)]
     assert len({len(text) for text in texts}) > 20
 
@@ -72,7 +80,7 @@ async def test_64_callers(http: Client) -> None:
     assert found > CALLERS
     rows = after["rows"] - before["rows"]
     assert rows == CALLERS
-    assert rows / (after["batches"] - before["batches"]) > 4
+    assert rows / (after["batches"] - before["batches"]) > mean_batch
     assert after["queued_rows"] == 0
 
 

@@ -17,7 +17,11 @@ NAMES = [
     *("bert", "broken", "configured", "deberta-v2", "distilbert", "minilm-ner", "multi"),
     *("patient", "picky", "roberta", "rule", "strided", "xlm-roberta"),
 ]
-STATISTICS = ["batches", "rows", "tokens", "padded_tokens", "queued_rows", "mean_batch_size"]
+STATISTICS = [
+    *("batches", "rows", "tokens", "padded_tokens", "queued_rows", "mean_batch_size"),
+    "padding_waste",
+]
+COST = ["run_s", "token_s", "attention_s", "crowding_s"]
 
 
 # --- models
@@ -62,6 +66,9 @@ async def test_model(http: Client) -> None:
     assert version["labels"] == model["labels"]
     assert version["limits"] == model["limits"]
     assert list(version["statistics"]) == STATISTICS
+    assert list(version["cost_model"]) == COST
+    assert sum(version["cost_model"].values()) > 0
+    assert min(version["cost_model"].values()) >= 0
 
 
 async def test_configured_limits_are_shown(http: Client) -> None:
@@ -84,6 +91,7 @@ async def test_statistics_count(http: Client) -> None:
     assert after["padded_tokens"] - before["padded_tokens"] == 2 * 5
     assert after["queued_rows"] == 0
     assert after["mean_batch_size"] == round(after["rows"] / after["batches"], 3)
+    assert after["padding_waste"] == round(1 - after["tokens"] / after["padded_tokens"], 4)
     assert await http.statistics("bert") == others
 
 

@@ -14,6 +14,7 @@ from nerve.frontend.http.server import PREFIXES
 if TYPE_CHECKING:
     from api.conftest import Answer, Client, Repository, Serve, Server
 
+REQUEST_HEADERS = {"request-timeout-ms", "request-deadline-ms", "x-nerve-priority"}
 PARAMETERS = {"{model}": "minilm-ner", "{version}": "1"}
 INFERENCE = [
     f"{prefix}/{route}"
@@ -102,8 +103,11 @@ async def test_operations_are_described(api: Document) -> None:
         assert operation["summary"]
         assert operation["tags"]
         assert set(operation["tags"]) <= tags
-        named = {f"{{{each['name']}}}" for each in operation.get("parameters", [])}
+        parameters = operation.get("parameters", [])
+        named = {f"{{{each['name']}}}" for each in parameters if each["in"] == "path"}
         assert named == {each for each in PARAMETERS if each in path}
+        headers = {each["name"] for each in parameters if each["in"] == "header"}
+        assert headers == (REQUEST_HEADERS if "/predict" in path else set())
 
 
 async def test_every_served_route_is_documented(api: Document, server: Server) -> None:

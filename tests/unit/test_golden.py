@@ -12,18 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nerve.config.model import ModelConfig, QualityGate
+from nerve.config.model import ModelConfig, Optimization, Precision, QualityGate
 from nerve.errors import InferenceFailed, ModelLoadFailed
-from nerve.golden import (
+from nerve.golden import TEXTS_PER_CALL, answers_before, check_gate, check_golden, enforce
+from nerve.golden_texts import (
     MAX_FILE_BYTES,
     MAX_LINES,
-    TEXTS_PER_CALL,
     Example,
     Expected,
     GoldenReport,
-    check_gate,
-    check_golden,
-    enforce,
     load_golden,
     score,
 )
@@ -331,13 +328,19 @@ class Model:
     known: dict[str, list[Span]]
     calls: list[tuple[int, SpanOptions]] = field(default_factory=list)
     broken: bool = False
+    closed: bool = False
 
     @property
     def info(self) -> ModelInfo:
         raise NotImplementedError
 
     async def spans(
-        self, texts: Sequence[str], options: SpanOptions, *, deadline: float | None
+        self,
+        texts: Sequence[str],
+        options: SpanOptions,
+        *,
+        deadline: float | None,
+        priority: int | None = None,
     ) -> SpanAnswer:
         self.calls.append((len(texts), options))
         if self.broken:
@@ -347,7 +350,13 @@ class Model:
         )
 
     async def tokens(
-        self, texts: Sequence[str], *, unit: OffsetUnit, cut: CutOptions, deadline: float | None
+        self,
+        texts: Sequence[str],
+        *,
+        unit: OffsetUnit,
+        cut: CutOptions,
+        deadline: float | None,
+        priority: int | None = None,
     ) -> TokenAnswer:
         raise NotImplementedError
 
@@ -355,7 +364,7 @@ class Model:
         raise NotImplementedError
 
     async def aclose(self) -> None:
-        raise NotImplementedError
+        self.closed = True
 
 
 @pytest.mark.parametrize(
@@ -411,3 +420,50 @@ async def test_a_gate_is_asked_only_where_there_is_one(tmp_path: Path) -> None:
     report = await check_gate(Model({TEXT: [span("ORG", 0, 5)]}), files, gated)
     assert report is not None
     assert report.f1 == 1
+
+
+@pytest.mark.parametrize(
+    ("right_before", "right_after", "allowed", "passes"),
+    [(10, 10, 0.0, True), (10, 9, 0.1, True), (10, 9, 0.09, False), (8, 9, 0.0, True)],
+)
+async def test_a_conversion_may_lose_so_much(
+    tmp_path: Path, right_before: int, right_after: int, allowed: float, passes: bool
+) -> None:
+    """F1 of n of 10 entities found, and a wrong one for each of the others, is n / 10."""
+    texts = [f"{number} x" for number in range(10)]
+    lines = [{"text": text, "entities": [{"label": "N", "text": text[:1]}]} for text in texts]
+    files = VersionFiles(1, None, {}, golden=written(tmp_path / "golden.jsonl", *lines))
+    config = ModelConfig(optimization=Optimization(precision=Precision.INT8, max_f1_loss=allowed))
+
+    def model(right: int) -> Model:
+        found = ["N"] * right + ["M"] * (10 - right)
+        return Model(
+            {text: [span(label, 0, 1, text)] for text, label in zip(texts, found, strict=True)}
+        )
+
+    plain = model(right_before)
+
+    async def load(_: VersionFiles) -> Model:
+        return plain
+
+    before = await answers_before(files, config, load)
+    assert before is not None
+    assert plain.closed
+    check = check_gate(model(right_after), files, config, before=before)
+    if passes:
+        assert await check is None
+        return
+    with pytest.raises(ModelLoadFailed) as refused:
+        await check
+    assert str(refused.value) == (
+        "its conversion to int8 loses too much: F1 0.9000 on golden.jsonl, 1.0000 before it; "
+        'max_f1_loss allows 0.09; 1 differ, first: "9 x": missing N "9" [0, 1); extra M "9" [0, 1)'
+    )
+
+
+async def test_nothing_is_asked_before_without_conversion_or_texts() -> None:
+    async def load(_: VersionFiles) -> Model:
+        pytest.fail("it was loaded")
+
+    assert await answers_before(None, ModelConfig(), load) is None
+    assert await answers_before(VersionFiles(1, None, {}), ModelConfig(), load) is None

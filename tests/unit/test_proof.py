@@ -21,13 +21,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from nerve.config.model import InstanceGroup, Kind, ModelConfig, QualityGate
+from nerve.engine.memory import limit_memory
 from nerve.errors import ModelLoadFailed
 from nerve.proof import MAX_ANSWER_BYTES, Proof, Prover
 from nerve.proof_server import (
     CHILD_NAME,
     MAX_REASON,
     SERVER_NAME,
-    limit_memory,
     one_instance,
     ran_out_of_memory,
 )
@@ -521,7 +521,7 @@ def test_errors_that_mean_memory() -> None:
 def test_the_memory_limit_is_on_top_of_what_there_is() -> None:
     """In a process of its own, as it cannot be taken back."""
     code = (
-        "from nerve.proof_server import limit_memory\n"
+        "from nerve.engine.memory import limit_memory\n"
         f"limit_memory({100 * MB})\n"
         f"good = bytearray({80 * MB})\n"
         "try:\n"
@@ -529,7 +529,7 @@ def test_the_memory_limit_is_on_top_of_what_there_is() -> None:
         "except MemoryError:\n"
         "    print('limited')\n"
     )
-    assert limit_memory.__module__ == "nerve.proof_server"
+    assert limit_memory.__module__ == "nerve.engine.memory"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )

@@ -9,12 +9,15 @@ from prometheus_client import CollectorRegistry
 
 from nerve.cli.checkup import Tried
 from nerve.config.model import ModelConfig
+from nerve.conversion import Converter
 from nerve.engine.session import require_runtime
 from nerve.errors import ModelLoadFailed
-from nerve.golden import GoldenReport, check_golden
+from nerve.golden import check_golden
+from nerve.golden_texts import GoldenReport
 from nerve.metrics import EngineMetrics
 from nerve.model import open_model
 from nerve.proof import Proof, Prover
+from nerve.repository.onnx_file import batch_dependence
 from nerve.types import ModelInfo, VersionFiles
 
 LABELS_SHOWN = 12
@@ -26,6 +29,7 @@ class Trial:
     def __init__(self, *, timeout_s: float, memory_bytes: int | None) -> None:
         self._timeout_s = timeout_s
         self._prover = Prover(timeout_s=timeout_s, memory_bytes=memory_bytes)
+        self._converter = Converter(timeout_s=timeout_s, memory_bytes=memory_bytes)
         self._metrics = EngineMetrics(CollectorRegistry())
 
     async def __aenter__(self) -> Self:
@@ -42,15 +46,25 @@ class Trial:
         Raises:
             ModelLoadFailed: what a server would show in its index.
         """
-        proof = await self._prover.prove(name, files, config) if Prover.possible() else None
-        # It has run without taking its process down, so it may be looked at in this one.
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                info, golden = await self._look(name, files, config)
-        except TimeoutError:
-            fault = f"did not finish within {self._timeout_s:g} s; see --timeout"
-            raise ModelLoadFailed(fault) from None
-        return Tried(told(info, config, golden, proof), facts(info, golden, proof))
+        async with self._converter.converted(name, files, config) as ready:
+            unconverted = None if ready is files else files
+            proof = (
+                await self._prover.prove(name, ready, config, unconverted=unconverted)
+                if Prover.possible()
+                else None
+            )
+            # It has run without taking its process down, so it may be looked at in this one.
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    info, golden = await self._look(name, ready, config)
+            except TimeoutError:
+                fault = f"did not finish within {self._timeout_s:g} s; see --timeout"
+                raise ModelLoadFailed(fault) from None
+        lines = told(info, config, golden, proof)
+        alone = config.optimization.batch_invariant
+        if not alone and (warning := await asyncio.to_thread(batch_dependence, files)):
+            lines += (f"warning: {warning}",)
+        return Tried(lines, facts(info, golden, proof))
 
     async def _look(
         self, name: str, files: VersionFiles, config: ModelConfig

@@ -1,68 +1,40 @@
-"""Which rows run next, and the queue they wait in. `plan` and `wait_s` decide, `Batcher` waits."""
+"""The queue in which rows wait for an instance. It waits and carries; `nerve.engine.plan` decides."""
 
 from __future__ import annotations
 
 import asyncio
+import bisect
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
-from nerve.errors import ModelUnloaded, NerveError, QueueFull
-from nerve.types import Row, RowResult
+import numpy as np
 
+from nerve.engine.cost import CostEstimator, Run
+from nerve.engine.plan import BatchLimits, Floats, plan, prices, wait_s
+from nerve.errors import ModelUnloaded, NerveError, QueueFull, WaitTooLong
+from nerve.types import CostModel, IntArray, Row, RowResult
 
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
-    """Bounds of a batch and of the queue. `max_num_tokens` counts padding: rows times longest."""
-
-    max_batch_size: int
-    max_num_tokens: int
-    max_queue_delay_s: float
-    max_queue_size: int
-
-
-def plan(lengths: Sequence[int], limits: BatchLimits) -> list[int]:
-    """Positions of the rows of the next batch: the oldest, then in order whatever still fits.
-
-    A row too long to join is left for later and shorter ones behind it may go before it; it
-    becomes the oldest one in time, and the oldest row always goes. A row alone always fits.
-
-    Args:
-        lengths: tokens of each waiting row, oldest first; at least one.
-        limits: of the model.
-    Returns:
-        Positions in ascending order, 0 among them.
-    """
-    chosen = [0]
-    longest = lengths[0]
-    for position in range(1, len(lengths)):
-        if len(chosen) >= limits.max_batch_size:
-            break
-        padded = max(longest, lengths[position])
-        if padded * (len(chosen) + 1) <= limits.max_num_tokens:
-            chosen.append(position)
-            longest = padded
-    return chosen
-
-
-def wait_s(batch: int, queued: int, oldest: float, limits: BatchLimits, now: float) -> float:
-    """Seconds to wait for company before sending; 0 means send now.
-
-    Args:
-        batch: rows that `plan` would send.
-        queued: rows that wait; when some of them do not fit, the batch is full.
-        oldest: when the first of them arrived; like `now` in monotonic seconds.
-    """
-    full = batch >= limits.max_batch_size or batch < queued
-    return 0.0 if full else max(0.0, oldest + limits.max_queue_delay_s - now)
+_DELAY_STEP: Final = 0.05
+_MOST_DELAY: Final = 100.0
 
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """A row on its way: `arrived` in monotonic seconds, its future settled exactly once."""
+    """A row on its way, its future settled exactly once.
+
+    `arrived`, `turn` and `deadline` (infinite without one) in monotonic seconds; `price_s` is what
+    it takes in good company (`nerve.engine.plan.prices`).
+    """
 
     row: Row
+    length: int
     arrived: float
+    turn: float
+    deadline: float
+    price_s: float
     future: asyncio.Future[RowResult]
 
     def settle(self, result: RowResult) -> None:
@@ -76,21 +48,62 @@ class Waiter:
             self.future.set_exception(error)
 
 
-class Batcher:
-    """A bounded queue of rows. Callers submit, workers take batches; one event loop."""
+class Batch(NamedTuple):
+    """Rows for one run; `alone` if every other instance is idle and nothing else waits."""
 
-    def __init__(self, model: str, limits: BatchLimits) -> None:
+    waiters: list[Waiter]
+    alone: bool
+
+
+class Batcher:
+    """A bounded queue of rows. Callers submit, workers take batches; one event loop.
+
+    Rows take turns by the time at which they came, but a row of a large request as if it had come
+    when the rows before it were done, and one of a lower priority as if it had come later. So
+    nobody waits for all of a large request, and priorities hold nobody up for ever.
+    """
+
+    def __init__(self, model: str, limits: BatchLimits, *, workers: int) -> None:
         self.limits = limits
-        self._model = model
-        self._waiting: list[Waiter] = []
+        self._model, self._workers = model, workers
+        self._waiting: list[Waiter] = []  # by turn
         self._arrival = asyncio.Event()
         self._closed = False
+        self._work_s = 0.0  # prices of what waits
+        self._idle = 0
+        self._urgency = True
+        self._delay = 1.0  # what a run is waited for, over what the model says that it takes
+        self._estimator = CostEstimator()
+        self._prices = np.zeros(0)  # by length
+        self._price_list: list[float] = []  # the same
+        self._priced_by = self._estimator.cost
+        self._buckets: IntArray | None = None
+
+    @property
+    def cost(self) -> CostModel:
+        """What runs take, as far as is known."""
+        return self._estimator.cost
 
     @property
     def queued(self) -> int:
         """Rows that wait and whose caller is still there."""
-        self._waiting = [waiter for waiter in self._waiting if not waiter.future.done()]
+        if any(waiter.future.done() for waiter in self._waiting):
+            self._keep([waiter for waiter in self._waiting if not waiter.future.done()])
         return len(self._waiting)
+
+    def round_up(self, buckets: Sequence[int]) -> None:
+        """Plan with lengths rounded up to the next of `buckets`, as runs are padded; () for none."""
+        self._buckets = np.array(sorted(buckets)) if buckets else None
+
+    def begin(self, runs: Sequence[Run]) -> None:
+        """Learn from runs on idle instances what runs take."""
+        self._estimator.begin(runs)
+
+    def observe(self, run: Run, *, took_s: float) -> None:
+        """Learn from a run that served, and was waited for so long."""
+        expected = float(self.cost.seconds(run.rows, run.length))
+        self._delay += _DELAY_STEP * (min(took_s / expected, _MOST_DELAY) - self._delay)
+        self._estimator.observe(run)
 
     def check_room(self) -> None:
         """Raise what `submit` would raise for a full or closed queue."""
@@ -98,56 +111,140 @@ class Batcher:
             raise ModelUnloaded(self._model)
         limit = self.limits.max_queue_size
         if len(self._waiting) >= limit and self.queued >= limit:  # the cheap look first
-            raise QueueFull(self._model, limit)
+            raise QueueFull(self._model, limit, self._wait_before(math.inf))
 
-    def submit(self, rows: Sequence[Row]) -> list[asyncio.Future[RowResult]]:
+    def submit(
+        self, rows: Sequence[Row], *, deadline: float | None = None, priority: int | None = None
+    ) -> list[asyncio.Future[RowResult]]:
         """Queue all rows of a request, or none.
 
         A request is taken whole when the queue has room at all, so that one of many rows is not
         refused for ever; the queue may exceed its limit by one request.
 
+        Args:
+            rows: of the request.
+            deadline: in monotonic seconds.
+            priority: 1 (first) to 10; None is that of `limits`.
         Raises:
             QueueFull: as many rows as allowed wait already.
+            WaitTooLong: what goes before takes too long for the deadline.
             ModelUnloaded: the batcher is closed.
         """
         self.check_room()
         loop = asyncio.get_running_loop()
         now = time.monotonic()
-        waiters = [Waiter(row, now, loop.create_future()) for row in rows]
+        until = math.inf if deadline is None else deadline
+        later = (priority or self.limits.default_priority) * self.limits.priority_step_s
+        own = 0.0  # work of this request before a row
+        waiters = []
+        self._priced(max(len(row.ids) for row in rows))
+        for row in rows:
+            length = len(row.ids)
+            price = self._price_list[length]
+            turn = now + later + own / self._workers
+            waiter = Waiter(row, length, now, turn, until, price, loop.create_future())
+            waiters.append(waiter)
+            own += price
+        if deadline is not None:
+            self._check_wait(waiters[-1].turn, own / self._workers, deadline - now)
+        in_order = not self._waiting or self._waiting[-1].turn <= waiters[0].turn
         self._waiting += waiters
+        self._work_s += own
+        if not in_order:
+            self._waiting.sort(key=_turn)  # stable
         self._arrival.set()
         return [waiter.future for waiter in waiters]
 
-    async def next_batch(self) -> list[Waiter]:
+    async def next_batch(self) -> Batch:
         """Wait for rows and take the next batch; rows whose caller has gone are dropped here."""
-        while True:
-            if not self.queued:
-                self._arrival.clear()
-                await self._arrival.wait()
-                continue
-            positions = plan([len(waiter.row.ids) for waiter in self._waiting], self.limits)
-            oldest, queued = self._waiting[0].arrived, len(self._waiting)
-            delay = wait_s(len(positions), queued, oldest, self.limits, time.monotonic())
-            if delay == 0.0:
-                return self._take(positions)
-            self._arrival.clear()
-            try:
-                async with asyncio.timeout(delay):
+        self._idle += 1
+        try:
+            while True:
+                if not self.queued:
+                    self._arrival.clear()
                     await self._arrival.wait()
-            except TimeoutError:
-                continue
+                    continue
+                now = time.monotonic()
+                positions = self._plan(now)
+                oldest = min(self._waiting[position].arrived for position in positions)
+                delay = wait_s(len(positions), len(self._waiting), oldest, self.limits, now)
+                if delay == 0.0:
+                    return self._take(positions)
+                self._arrival.clear()
+                try:
+                    async with asyncio.timeout(delay):
+                        await self._arrival.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            self._idle -= 1
 
-    def _take(self, positions: Sequence[int]) -> list[Waiter]:
+    def _plan(self, now: float) -> list[int]:
+        if len(self._waiting) == 1:  # what a lone caller finds
+            return [0]
+        seen = self._waiting[: self.limits.look_ahead]
+        lengths = np.array([waiter.length for waiter in seen])
+        if self._buckets is not None:
+            at = np.searchsorted(self._buckets, lengths)
+            known = at < len(self._buckets)
+            lengths[known] = self._buckets[at[known]]
+        # Idle instances share what waits, unless company is worth waiting for.
+        sharing = 1 if self.limits.max_queue_delay_s else self._idle
+        return plan(
+            lengths,
+            self._priced(int(lengths.max()))[lengths],
+            (np.array([waiter.deadline for waiter in seen]) - now) / self._delay,
+            self.limits,
+            self.cost,
+            most=-(-len(self._waiting) // sharing),
+            urgency=self._urgency,
+        )
+
+    def _take(self, positions: Sequence[int]) -> Batch:
+        self._urgency = 0 in positions  # not twice in a row before the one whose turn it is
         batch = [self._waiting[position] for position in positions]
         taken = set(positions)
-        self._waiting = [
-            waiter for position, waiter in enumerate(self._waiting) if position not in taken
-        ]
-        return batch
+        self._keep([each for place, each in enumerate(self._waiting) if place not in taken])
+        return Batch(batch, alone=self._idle == self._workers and not self._waiting)
+
+    def _keep(self, waiting: list[Waiter]) -> None:
+        self._waiting = waiting
+        self._work_s = sum(waiter.price_s for waiter in waiting)
+
+    def _priced(self, longest: int) -> Floats:
+        """Prices by length, up to `longest` at least."""
+        if self._priced_by is not self.cost or longest >= len(self._prices):
+            self._priced_by = self.cost
+            size = max(longest + 1, len(self._prices), 128)
+            self._prices = prices(np.arange(size), self.limits, self.cost)
+            self._price_list = self._prices.tolist()
+        return self._prices
+
+    def _wait_before(self, turn: float) -> float:
+        """Seconds of work that waits and goes before a row with that turn."""
+        end = bisect.bisect_right(self._waiting, turn, key=_turn)
+        work = sum(waiter.price_s for waiter in self._waiting[:end])
+        return work / self._workers * self._delay
+
+    def _check_wait(self, turn: float, own_s: float, left_s: float) -> None:
+        """Refuse what cannot be done in time, by an estimate on the low side.
+
+        An empty queue refuses nothing: a wrong estimate must get its chance to be corrected.
+        """
+        whole = self._work_s / self._workers + own_s
+        if whole * self._delay <= left_s or not self.queued:
+            return
+        wait = self._wait_before(turn)
+        if wait > 0 and wait + own_s * self._delay > left_s:
+            raise WaitTooLong(self._model, wait, left_s)
 
     def close(self) -> None:
         """Take nothing more, and fail what waits."""
         self._closed = True
         for waiter in self._waiting:
             waiter.fail(ModelUnloaded(self._model))
-        self._waiting.clear()
+        self._keep([])
+
+
+def _turn(waiter: Waiter) -> float:
+    return waiter.turn

@@ -3,77 +3,49 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 
-from nerve.config.model import GraphLevel, ModelConfig
-from nerve.engine.batcher import Batcher, BatchLimits, Waiter
-from nerve.engine.instances import Placement, cores, place
+from nerve.config.model import ModelConfig, Scheduler
+from nerve.engine.batcher import Batcher, Waiter
+from nerve.engine.cost import Run
+from nerve.engine.load import Graph, Instance, load_instances
 from nerve.engine.memory import give_memory_back
-from nerve.engine.session import LoadStop, Session, gpu_devices
+from nerve.engine.padding import Shapes, pad
+from nerve.engine.plan import BatchLimits
+from nerve.engine.session import Session
 from nerve.errors import DeadlineExceeded, InferenceFailed, ModelUnloaded
 from nerve.metrics import RunMetrics
-from nerve.threads import in_own_thread
-from nerve.types import EngineStatistics, FloatArray, IntArray, Row, RowResult
+from nerve.types import EngineStatistics, FloatArray, Row, RowResult
 
 log = logging.getLogger(__name__)
 
+MEASURE_S: Final = 0.25
+"""A run that begins within so many seconds is still measured."""
+MEASURED_SHAPES: Final = (
+    (1, 4), (1, 16), (1, 64), (4, 16), (16, 16), (4, 64), (16, 32), (8, 128),
+)  # fmt: skip
+"""Rows and tokens, from short to long."""
 
-def pad(rows: Sequence[Row], pad_id: int) -> tuple[IntArray, IntArray, IntArray | None]:
-    """Ragged rows -> ids, attention mask, type ids (None when all zero), each (rows, longest)."""
-    if len(rows) == 1:  # the usual batch of an idle server needs no padding
-        (row,) = rows
-        ids = row.ids[None]
-        return ids, np.ones_like(ids), None if row.type_ids is None else row.type_ids[None]
-    lengths = np.array([len(row.ids) for row in rows])
-    mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
-    filled = mask.astype(np.bool_)
-    ids = np.full(mask.shape, pad_id, dtype=np.int64)
-    ids[filled] = np.concatenate([row.ids for row in rows])
-    if all(row.type_ids is None for row in rows):
-        return ids, mask, None
-    type_ids = np.zeros_like(ids)
-    type_ids[filled] = np.concatenate(
-        [np.zeros_like(row.ids) if row.type_ids is None else row.type_ids for row in rows]
+
+def _limits(config: ModelConfig) -> BatchLimits:
+    batching = config.dynamic_batching
+    alone = config.optimization.batch_invariant
+    return BatchLimits(
+        max_batch_size=config.max_batch_size,
+        max_num_tokens=config.max_num_tokens,
+        max_queue_delay_s=batching.max_queue_delay_microseconds / 1e6,
+        max_queue_size=batching.max_queue_size,
+        scheduler=Scheduler.NONE if alone else batching.scheduler,
+        priority_step_s=batching.priority_step_microseconds / 1e6,
+        default_priority=batching.default_priority,
     )
-    return ids, mask, type_ids
-
-
-def _load(
-    file: Path,
-    config: ModelConfig,
-    external: Mapping[str, Path],
-    stop: LoadStop,
-    optimised: Path | None,
-) -> list[tuple[Session, Placement]]:
-    """A session for each placement."""
-    optimization = config.optimization
-    placements = place(
-        config.instance_group,
-        gpus=gpu_devices(),
-        cores=cores(),
-        threads_per_run=optimization.intra_op_threads,
-    )
-    sessions = []
-    for placement in placements:
-        ready = None if placement.gpu is not None else optimised  # it was made for the CPU
-        session = Session(
-            ready or file,
-            gpu=placement.gpu,
-            graph_level=GraphLevel.DISABLE if ready else optimization.graph_level,
-            intra_op_threads=optimization.intra_op_threads,
-            external={} if ready else external,
-            stop=stop,
-        )
-        sessions.append((session, placement))
-    return sessions
 
 
 class LocalEngine:
@@ -82,17 +54,18 @@ class LocalEngine:
     def __init__(
         self,
         model: str,
-        sessions: Sequence[tuple[Session, Placement]],
+        instances: Sequence[Instance],
         *,
         limits: BatchLimits,
         pad_id: int,
         metrics: RunMetrics,
     ) -> None:
         self._model, self._pad_id, self._metrics = model, pad_id, metrics
-        self._sessions = list(sessions)
-        self._batcher = Batcher(model, limits)
+        self._instances = list(instances)
+        count = sum(instance.workers for instance in instances)
+        self._batcher = Batcher(model, limits, workers=count)
         self._batches = self._rows = self._tokens = self._padded = 0
-        count = sum(placement.workers for _, placement in self._sessions)
+        self._shapes: Shapes | None = None
         self._threads = ThreadPoolExecutor(count, thread_name_prefix=f"nerve-{model}")
         self._workers: list[asyncio.Task[None]] = []
 
@@ -107,6 +80,7 @@ class LocalEngine:
         metrics: RunMetrics,
         external: Mapping[str, Path] | None = None,
         optimised: Path | None = None,
+        lean: bool = False,
     ) -> Self:
         """Load the sessions. `warm` them, then `start`.
 
@@ -120,20 +94,19 @@ class LocalEngine:
             metrics: what batches are counted in.
             external: see `Session`.
             optimised: the same graph, optimised for this CPU; sessions on the CPU are made of it.
+            lean: do without sessions that only make answers quicker.
         Raises:
             ModelLoadFailed, RuntimeMissing: from `place` and `Session`.
         """
-        batching = config.dynamic_batching
-        limits = BatchLimits(
-            max_batch_size=config.max_batch_size,
-            max_num_tokens=config.max_num_tokens,
-            max_queue_delay_s=batching.max_queue_delay_microseconds / 1e6,
-            max_queue_size=batching.max_queue_size,
-        )
-        stop = LoadStop()
-        load = functools.partial(_load, file, config, external or {}, stop, optimised)
-        sessions = await in_own_thread(load, name=f"nerve-load-{model}", stop=stop.set)
-        return cls(model, sessions, limits=limits, pad_id=pad_id, metrics=metrics)
+        graph = Graph(file, external or {}, optimised, lean)
+        instances = await load_instances(graph, config, name=f"nerve-load-{model}")
+        return cls(model, instances, limits=_limits(config), pad_id=pad_id, metrics=metrics)
+
+    def round_on_gpus(self, shapes: Shapes | None) -> None:
+        """Pad the runs on GPUs to `shapes`; said before the first run."""
+        self._shapes = shapes
+        if shapes is not None and self.device == "gpu":
+            self._batcher.round_up(shapes.lengths)
 
     async def warm(self, rows: Sequence[Row]) -> list[FloatArray]:
         """Run `rows` as one batch on every session, uncounted; (rows, longest, labels) of each.
@@ -142,54 +115,93 @@ class LocalEngine:
             InferenceFailed: the runtime raised.
         """
         loop = asyncio.get_running_loop()
+        longest = max(len(row.ids) for row in rows)
         try:
             return [
-                await loop.run_in_executor(self._threads, self._compute, session, rows)
-                for session, _ in self._sessions
+                (await loop.run_in_executor(self._threads, self._compute, session, rows))[0][
+                    : len(rows), :longest
+                ]
+                for session in self._sessions()
             ]
         except Exception as error:
             raise InferenceFailed(self._model, str(error)) from error
 
+    async def measure(self, longest: int) -> None:
+        """Learn what runs take, from some of rows of up to `longest` tokens, in bounded time.
+
+        Raises:
+            InferenceFailed: the runtime raised.
+        """
+        loop = asyncio.get_running_loop()
+        session = self._instances[0].session
+        runs: dict[tuple[int, int], float] = {}
+        until = time.monotonic() + MEASURE_S
+        shapes = [
+            (rows, length)
+            for rows, length in MEASURED_SHAPES
+            if length <= longest
+            and rows <= self._batcher.limits.max_batch_size
+            and (rows == 1 or rows * length <= self._batcher.limits.max_num_tokens)
+        ]
+        # The second time around counts: the first may include what is done once for a shape.
+        for rows, length in shapes * 2:
+            batch = [Row(np.full(length, self._pad_id, dtype=np.int64))] * rows
+            try:
+                logits, took = await loop.run_in_executor(
+                    self._threads, self._compute, session, batch
+                )
+            except Exception as error:
+                raise InferenceFailed(self._model, str(error)) from error
+            shape = logits.shape[0], logits.shape[1]
+            runs[shape] = min(took, runs.get(shape, took))
+            if time.monotonic() > until:
+                break
+        self._batcher.begin([Run(*shape, took) for shape, took in runs.items()])
+
     def start(self) -> None:
         """Begin to take rows off the queue."""
-        for session, placement in self._sessions:
-            for _ in range(placement.workers):
-                worker = self._serve(session)
+        for instance in self._instances:
+            for _ in range(instance.workers):
+                worker = self._serve(instance)
                 self._workers.append(asyncio.create_task(worker, name=f"worker-{self._model}"))
 
     @property
     def device(self) -> str:
         """`gpu` if any instance runs on one, else `cpu`."""
-        return "gpu" if any(session.device == "gpu" for session, _ in self._sessions) else "cpu"
+        return "gpu" if any(session.device == "gpu" for session in self._sessions()) else "cpu"
 
     @property
     def labels(self) -> int | None:
         """Width of the logits, if the graph states it."""
-        return self._sessions[0][0].labels
+        return self._instances[0].session.labels
 
     @property
     def inputs(self) -> frozenset[str]:
         """Names of the graph's inputs."""
-        return self._sessions[0][0].inputs
+        return self._instances[0].session.inputs
 
     def statistics(self) -> EngineStatistics:
         """Totals so far."""
-        return EngineStatistics(
-            self._batches, self._rows, self._tokens, self._padded, self._batcher.queued
-        )
+        batcher = self._batcher
+        totals = (self._batches, self._rows, self._tokens, self._padded)
+        return EngineStatistics(*totals, batcher.queued, batcher.cost)
 
     def check_room(self) -> None:
         """See `nerve.types.Engine.check_room`."""
         self._batcher.check_room()
 
-    async def infer(self, rows: Sequence[Row], *, deadline: float | None) -> list[RowResult]:
+    async def infer(
+        self, rows: Sequence[Row], *, deadline: float | None, priority: int | None = None
+    ) -> list[RowResult]:
         """See `nerve.types.Engine.infer`."""
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             raise DeadlineExceeded
-        futures = self._batcher.submit(rows)
+        futures = self._batcher.submit(rows, deadline=deadline, priority=priority)
         try:
             async with asyncio.timeout(left):
+                if len(futures) == 1:  # most requests
+                    return [await futures[0]]
                 return await asyncio.gather(*futures)
         except TimeoutError:
             raise DeadlineExceeded from None
@@ -197,27 +209,31 @@ class LocalEngine:
             for future in futures:  # rows of a failed or abandoned request must not run
                 future.cancel()
 
-    async def _serve(self, session: Session) -> None:
+    async def _serve(self, instance: Instance) -> None:
         while True:
             batch = await self._batcher.next_batch()
+            session = instance.solo if batch.alone and instance.solo else instance.session
             try:
-                await self._run(session, batch)
+                await self._run(session, batch.waiters)
             except Exception as error:  # noqa: BLE001  boundary: a bad row must not stop its queue
-                await self._run_alone(session, batch, error)
+                await self._run_alone(session, batch.waiters, error)
             finally:  # unloaded in mid-run: nobody is left waiting for ever
-                for waiter in batch:
+                for waiter in batch.waiters:
                     waiter.fail(ModelUnloaded(self._model))
 
     async def _run(self, session: Session, batch: Sequence[Waiter]) -> None:
         loop = asyncio.get_running_loop()
         began = time.monotonic()
         rows = [waiter.row for waiter in batch]
-        logits = await loop.run_in_executor(self._threads, self._compute, session, rows)
+        logits, ran_s = await loop.run_in_executor(self._threads, self._compute, session, rows)
         took = time.monotonic() - began
-        self._count(rows, padded_tokens=logits.shape[0] * logits.shape[1], took_s=took)
-        for waiter, scores in zip(batch, logits, strict=True):
+        count, length = logits.shape[:2]
+        self._count(rows, padded_tokens=count * length, took_s=took)
+        if all(session is not instance.solo for instance in self._instances):
+            self._batcher.observe(Run(count, length, ran_s), took_s=took)
+        for waiter, scores in zip(batch, logits[: len(batch)], strict=True):
             own = scores[: len(waiter.row.ids)]
-            if len(batch) > 1:  # one row kept by a slow client must not hold the whole batch
+            if count > 1:  # one row kept by a slow client must not hold the whole batch
                 own = own.copy()
             waiter.settle(RowResult(own, queue_s=began - waiter.arrived, inference_s=took))
 
@@ -229,8 +245,26 @@ class LocalEngine:
         self._padded += padded_tokens
         self._metrics.observe(len(rows), tokens, padded_tokens, took_s)
 
-    def _compute(self, session: Session, rows: Sequence[Row]) -> FloatArray:
-        return session.run(*pad(rows, self._pad_id))
+    def _compute(self, session: Session, rows: Sequence[Row]) -> tuple[FloatArray, float]:
+        """Logits (rows, longest, labels), on a GPU with what `Shapes` adds; and the seconds it took.
+
+        Where a run happens in this thread, seconds of its core: what else the machine does meanwhile
+        says nothing of the run.
+        """
+        clock = time.thread_time if session.in_callers_thread else time.perf_counter
+        began = clock()
+        shapes = self._shapes if session.device == "gpu" else None
+        logits = session.run(*pad(rows, self._pad_id, shapes))
+        return logits, clock() - began
+
+    def _sessions(self) -> list[Session]:
+        """Every session once."""
+        return [
+            session
+            for instance in self._instances
+            for session in (instance.session, instance.solo)
+            if session is not None
+        ]
 
     async def _run_alone(self, session: Session, batch: Sequence[Waiter], error: Exception) -> None:
         """After a failed batch: run its rows one by one, so that only the bad one fails."""
@@ -249,7 +283,7 @@ class LocalEngine:
     async def aclose(self) -> None:
         """Stop the workers; a run in progress is broken off, rows that wait fail."""
         self._batcher.close()
-        for session, _ in self._sessions:
+        for session in self._sessions():
             session.terminate()
         for worker in self._workers:
             worker.cancel()
@@ -260,5 +294,5 @@ class LocalEngine:
 
     def _free(self) -> None:
         self._threads.shutdown()
-        self._sessions.clear()
+        self._instances.clear()
         give_memory_back()

@@ -1,9 +1,9 @@
-"""Graphs as ONNX Runtime optimised them, kept in a folder so that the next load need not do it again.
+"""Graphs as ONNX Runtime optimised them, or as they were converted, kept for the next load.
 
-Only `nerve.proof_server` writes, in a process that may crash, and only what it has loaded back and
-run is kept. An entry is found by what it was made of (`entry_key`) and carries a checksum in its
-name, so a damaged one is no entry. The checksum tells damage, not malice: the folder is trusted,
-and so it must be one that nobody else can write to.
+Only what has been loaded and run is kept: `nerve.proof_server` writes optimised graphs, in a process
+that may crash, `nerve.conversion` converted ones. An entry is found by what it was made of
+(`entry_key`) and carries a checksum in its name, so a damaged one is no entry. The checksum tells
+damage, not malice: the folder is trusted, and so it must be one that nobody else can write to.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import platform
+import shutil
 import stat
 import time
 from collections.abc import Callable
@@ -30,10 +31,11 @@ from nerve.types import VersionFiles
 
 Warn = Callable[[str], None]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Goes into every key; another one makes all entries of before unknown."""
 MAX_SOURCE_BYTES: Final = 2**31 - 1
 """What a single protobuf file can hold, and so the weights of an entry."""
+CPU_PROVIDER: Final = "CPUExecutionProvider"
 LEFTOVER_S: Final = 24 * 3600.0
 """A temporary file as old as that belongs to a process that is no more."""
 _TEMPORARY, _ENTRY = ".tmp", ".onnx"
@@ -71,7 +73,10 @@ class GraphCache:
 
     def find(self, files: VersionFiles, level: GraphLevel, *, warn: Warn) -> Path | None:
         """The entry of a version, whole as far as its checksum tells; damaged ones are deleted."""
-        key = self._key(files, level)
+        return self.find_entry(self._key(files, level), warn=warn)
+
+    def find_entry(self, key: str | None, *, warn: Warn) -> Path | None:
+        """As `find`, by key; None has no entry."""
         if key is None or self.refusal():
             return None
         for path in sorted(self.folder.glob(f"{key}-*{_ENTRY}")):
@@ -114,10 +119,7 @@ class GraphCache:
             NotCachedError: with the reason; there is no file then.
         """
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if refusal := self.refusal():
-                raise NotCachedError(refusal)
-            self._sweep()
+            self._make_ready()
             graph, external = _read(files)
             os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         except OSError as error:
@@ -136,7 +138,34 @@ class GraphCache:
         Raises:
             NotCachedError: with the reason; the temporary file is still there.
         """
-        key = self._key(files, level)
+        return self._keep(self._key(files, level), temporary)
+
+    def keep_copy(self, key: str, graph: Path, *, token: str) -> Path:
+        """Make a copy of a graph that has been proved the entry of `key`.
+
+        Raises:
+            NotCachedError: with the reason; nothing is left of the copy.
+        """
+        temporary = self.temporary(token)
+        try:
+            self._make_ready()
+            number = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            with graph.open("rb") as source, os.fdopen(number, "wb") as copy:
+                shutil.copyfileobj(source, copy, _CHUNK_BYTES)
+            return self._keep(key, temporary)
+        except OSError as error:
+            raise NotCachedError(error.strerror or str(error)) from error
+        finally:
+            self.discard(temporary)
+
+    def _make_ready(self) -> None:
+        """Raises OSError, NotCachedError."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if refusal := self.refusal():
+            raise NotCachedError(refusal)
+        self._sweep()
+
+    def _keep(self, key: str | None, temporary: Path) -> Path:
         try:
             size = temporary.stat().st_size
             if size > self.max_bytes:
@@ -150,14 +179,16 @@ class GraphCache:
         return entry
 
     def _key(self, files: VersionFiles, level: GraphLevel) -> str | None:
-        if files.onnx is None or level is GraphLevel.DISABLE:
+        contents = contents_of(files)
+        if contents is None or level is GraphLevel.DISABLE:
             return None
-        graph = files.digests.get(files.onnx)
-        external = {name: files.digests.get(path) for name, path in files.external.items()}
-        if graph is None or None in external.values():
-            return None
-        contents = [graph, sorted(external.items())]
-        return entry_key(contents, level, runtime=runtime_identity(), machine=machine_identity())
+        return entry_key(
+            contents,
+            level,
+            runtime=runtime_identity(),
+            machine=machine_identity(),
+            provider=CPU_PROVIDER,
+        )
 
     def _sweep(self) -> None:
         """Delete temporary files that nobody will finish."""
@@ -181,16 +212,28 @@ class GraphCache:
                 self.discard(path)
 
 
-def entry_key(contents: object, level: GraphLevel, *, runtime: str, machine: str) -> str:
-    """The name of whatever the runtime makes of `contents` here. Pure.
+def contents_of(files: VersionFiles) -> list[object] | None:
+    """The digests of a graph and its data, for a key; None if one is not known."""
+    if files.onnx is None:
+        return None
+    graph = files.digests.get(files.onnx)
+    external = {name: files.digests.get(path) for name, path in files.external.items()}
+    if graph is None or None in external.values():
+        return None
+    return [graph, sorted(external.items())]
+
+
+def entry_key(contents: object, made: str, *, runtime: str, machine: str, provider: str) -> str:
+    """The name of whatever is made of `contents` here. Pure.
 
     Args:
         contents: digests of the graph and of its data.
-        level: how far it is optimised.
+        made: what is done with it: the level that it is optimised to, or a conversion.
         runtime: `nerve.engine.session.runtime_identity`.
         machine: `machine_identity`; optimised graphs may be laid out for one kind of CPU.
+        provider: the runtime's name of the device that it is made for.
     """
-    told = json.dumps([FORMAT, contents, level, runtime, machine])
+    told = json.dumps([FORMAT, contents, made, runtime, machine, provider])
     return hashlib.sha256(told.encode()).hexdigest()[:40]
 
 

@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from nerve.config.model import InstanceGroup, Kind
+from nerve.config.model import InstanceGroup, Kind, Optimization
 from nerve.errors import ModelLoadFailed
 
 
@@ -54,6 +55,31 @@ def place(
     if on_cpu:
         placements.append(Placement(None, on_cpu))
     return placements
+
+
+MAX_SOLO_THREADS: Final = 8
+MAX_SOLO_GRAPH_BYTES: Final = 256 * 2**20
+
+
+def solo_threads(
+    optimization: Optimization, placement: Placement, *, cores: int, graph_bytes: int
+) -> int:
+    """Threads of the session for runs that have the machine to themselves; 0 for no such session.
+
+    Args:
+        optimization: of the model's config.
+        placement: on the CPU.
+        cores: that this process may use.
+        graph_bytes: size of the graph with its data, which a second session holds once more.
+    """
+    threads = optimization.solo_threads
+    if threads is None:
+        if graph_bytes > MAX_SOLO_GRAPH_BYTES:
+            return 0
+        # An instance group of fewer runs than cores leaves some to others.
+        own = placement.workers * optimization.intra_op_threads
+        threads = min(cores, own, MAX_SOLO_THREADS)
+    return threads if threads > optimization.intra_op_threads else 0
 
 
 def cores() -> int:

@@ -6,26 +6,31 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from nerve.config.model import GraphLevel
+from nerve.engine.binding import BoundRuns, CapturedRuns
+from nerve.engine.providers import (
+    CPU,
+    CUDA,
+    PLAIN,
+    TENSORRT,
+    OnGpu,
+    Provider,
+    providers,
+    refusal,
+    unusable,
+)
+from nerve.engine.signature import Feed, Signature, read_signature
 from nerve.errors import ModelLoadFailed, RuntimeMissing
 from nerve.types import FloatArray, IntArray
 
-_INPUT_TYPES: Final[Mapping[str, npt.DTypeLike]] = {
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-    "tensor(float)": np.float32,
-    "tensor(bool)": np.bool_,
-}
-_OUTPUT_TYPES: Final = ("tensor(float)", "tensor(float16)", "tensor(double)")
-_KNOWN_INPUTS: Final = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 _GRAPH_LEVELS: Final = {
     GraphLevel.DISABLE: "ORT_DISABLE_ALL",
     GraphLevel.BASIC: "ORT_ENABLE_BASIC",
@@ -33,6 +38,8 @@ _GRAPH_LEVELS: Final = {
     GraphLevel.ALL: "ORT_ENABLE_ALL",
 }
 _ERRORS_ONLY: Final = 3
+Run = Callable[[Feed, Any], FloatArray]
+"""Inputs and RunOptions -> logits."""
 _NO_FILES: Final[Mapping[str, Path]] = MappingProxyType({})
 
 
@@ -63,7 +70,7 @@ def gpu_devices() -> list[int]:
     The runtime lists its CUDA provider wherever it was built in, GPU or not, so the driver is
     asked for its devices.
     """
-    if "CUDAExecutionProvider" not in require_runtime().get_available_providers():
+    if CUDA not in require_runtime().get_available_providers():
         return []
     import ctypes  # noqa: PLC0415  only where there is a GPU build
 
@@ -98,14 +105,12 @@ def optimise(
         ModelLoadFailed: the runtime refuses the graph, or could not write.
     """
     runtime = require_runtime()
-    options = _options(graph_level, intra_op_threads=1)
+    options = _options(graph_level)
     options.optimized_model_filepath = str(target)
     buffers = {os.path.normpath(key): content for key, content in external.items()}
     _give(options, buffers)
     try:
-        runtime.InferenceSession(
-            graph, options, providers=["CPUExecutionProvider"], enable_fallback=0
-        )
+        runtime.InferenceSession(graph, options, providers=[CPU], enable_fallback=0)
     except Exception as error:
         raise ModelLoadFailed(f"the graph cannot be optimised: {_told(error)}") from error
 
@@ -115,20 +120,20 @@ class LoadStop:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._options: Any = None
+        self._options: list[Any] = []
         self._wanted = False
 
     def set(self) -> None:
-        """Break off the load in progress, and every later one."""
+        """Break off the loads in progress, and every later one."""
         with self._lock:
             self._wanted = True
-            if self._options is not None:
-                self._options.set_load_cancellation_flag(True)
+            for options in self._options:
+                options.set_load_cancellation_flag(True)
 
     def attach(self, options: Any) -> None:  # noqa: ANN401  the runtime ships no types
         """From now on `set` breaks off the load that `options` are used for."""
         with self._lock:
-            self._options = options
+            self._options.append(options)
             if self._wanted:
                 options.set_load_cancellation_flag(True)
 
@@ -143,8 +148,11 @@ class Session:
         gpu: int | None,
         graph_level: GraphLevel,
         intra_op_threads: int,
+        spin: bool = False,
         external: Mapping[str, Path] = _NO_FILES,
         stop: LoadStop | None = None,
+        use: OnGpu = PLAIN,
+        bound: bool | None = None,
     ) -> None:
         """Load `model`.
 
@@ -152,72 +160,63 @@ class Session:
             model: the .onnx file.
             gpu: CUDA device number, or None for the CPU.
             graph_level, intra_op_threads: session options.
+            spin: whether threads of a run that wait for one another do so busily.
             external: the graph's external data files, by the location that it names them with.
                 They are read into memory and can change afterwards. What is not listed here is
                 looked up beside the model and mapped: changing it changes the answers, truncating
                 it kills the process.
             stop: breaks off the load.
+            use: what the model's config says of GPUs.
+            bound: whether runs go by I/O binding; by default what `use` says on a GPU, and not
+                on the CPU, where that is slower.
         Raises:
             RuntimeMissing: no runtime is installed.
             ModelLoadFailed: the runtime refuses the file, or its inputs or outputs are not those
                 of a token classifier, or the device cannot be used.
         """
         self.device = "cpu" if gpu is None else "gpu"
-        self._session = _open(
-            model,
-            gpu=gpu,
-            graph_level=graph_level,
-            intra_op_threads=intra_op_threads,
-            external=external,
-            stop=stop,
+        self.in_callers_thread = gpu is None and intra_op_threads == 1
+        _check_file(model)
+        source = _Source(model, external, stop)
+        inputs: Iterable[str] = ()
+        if gpu is not None and use.provider == TENSORRT:
+            # It builds engines for named inputs, for minutes: first see whether the graph is ours.
+            inputs = _signature(_open(source, _options(GraphLevel.DISABLE), [(CPU, {})])).inputs
+        options = _options(graph_level, intra_op_threads=intra_op_threads, spin=spin)
+        wanted = providers(gpu, use, inputs)
+        self._session = (
+            _open(source, options, wanted) if gpu is None else _on_gpu(source, options, wanted, gpu)
         )
+        self._signature = _signature(self._session)
         self._running: set[Any] = set()  # RunOptions of runs in progress
-        self._inputs = {each.name: each.type for each in self._session.get_inputs()}
-        self._check_inputs()
-        self._output, self.labels = self._find_logits()
+        self._run = self._runs(
+            gpu, use, bound=use.settings.io_binding and gpu is not None if bound is None else bound
+        )
 
-    def _check_inputs(self) -> None:
-        if "input_ids" not in self._inputs:
-            raise ModelLoadFailed(
-                f"the graph has no input named 'input_ids'; its inputs: {', '.join(self._inputs)}"
-            )
-        for name, kind in self._inputs.items():
-            if name not in _KNOWN_INPUTS:
+    def _runs(self, gpu: int | None, use: OnGpu, *, bound: bool) -> Run:
+        """How runs are done: plainly, by I/O binding, or as CUDA graphs."""
+        runtime, session, signature = require_runtime(), self._session, self._signature
+        if gpu is not None and use.settings.cuda_graphs:
+            if signature.labels is None:
                 raise ModelLoadFailed(
-                    f"the graph wants an input {name!r}, which this server cannot give; "
-                    f"it gives {', '.join(_KNOWN_INPUTS)}"
+                    "optimization.gpu.cuda_graphs: true needs a graph that states its number of "
+                    f"labels, but its output {signature.output!r} does not; set it to false"
                 )
-            if kind not in _INPUT_TYPES:
-                raise ModelLoadFailed(f"input {name!r} is {kind}, expected int64 or int32")
-
-    def _find_logits(self) -> tuple[str, int | None]:
-        """Name of the output to read, and its label count if the graph states it."""
-        outputs = self._session.get_outputs()
-        named = [each for each in outputs if each.name == "logits"]
-        found = named or [each for each in outputs if each.shape and len(each.shape) == 3]
-        if len(found) != 1:
-            shown = ", ".join(f"{each.name} {each.shape}" for each in outputs)
-            raise ModelLoadFailed(
-                "expected an output named 'logits', or exactly one of rank 3 "
-                f"(batch, tokens, labels); the graph has: {shown}"
-            )
-        output = found[0]
-        if output.type not in _OUTPUT_TYPES:
-            raise ModelLoadFailed(
-                f"output {output.name!r} is {output.type}, expected float32 or float16"
-            )
-        if output.shape and len(output.shape) != 3:
-            raise ModelLoadFailed(
-                f"output {output.name!r} has shape {output.shape}, expected rank 3 "
-                "(batch, tokens, labels): is this a token-classification export?"
-            )
-        last = output.shape[-1] if output.shape else None
-        return output.name, last if isinstance(last, int) and last > 0 else None
+            captured = CapturedRuns(runtime, session, signature, device="cuda", number=gpu)
+            return captured.run
+        if bound:
+            return BoundRuns(runtime, session, signature).run
+        return lambda feed, options: session.run([signature.output], feed, options)[0]
 
     @property
     def inputs(self) -> frozenset[str]:
         """Names of the graph's inputs."""
-        return frozenset(self._inputs)
+        return frozenset(self._signature.inputs)
+
+    @property
+    def labels(self) -> int | None:
+        """Width of the logits, if the graph states it."""
+        return self._signature.labels
 
     def run(self, ids: IntArray, mask: IntArray, type_ids: IntArray | None) -> FloatArray:
         """Run one padded batch in this thread.
@@ -229,26 +228,17 @@ class Session:
         Raises:
             Exception: whatever the runtime raises; its types are not public.
         """
-        feed: dict[str, npt.NDArray[Any]] = {}
-        for name, kind in self._inputs.items():
-            if name == "input_ids":
-                value = ids
-            elif name == "attention_mask":
-                value = mask
-            elif name == "position_ids":
-                value = np.broadcast_to(np.arange(ids.shape[1], dtype=np.int64), ids.shape)
-            else:
-                value = np.zeros_like(ids) if type_ids is None else type_ids
-            feed[name] = np.ascontiguousarray(value, dtype=_INPUT_TYPES[kind])
+        feed = self._signature.feed(ids, mask, type_ids)
         options = require_runtime().RunOptions()
         self._running.add(options)
         try:
-            logits = self._session.run([self._output], feed, options)[0]
+            logits = self._run(feed, options)
         finally:
             self._running.discard(options)
         if logits.ndim != 3 or logits.shape[:2] != ids.shape:
             raise ValueError(
-                f"output {self._output!r} has shape {logits.shape} for an input of {ids.shape}"
+                f"output {self._signature.output!r} has shape {logits.shape} for an input of "
+                f"{ids.shape}"
             )
         return np.asarray(logits, dtype=np.float32)
 
@@ -258,47 +248,56 @@ class Session:
             options.terminate = True
 
 
-def _open(
-    model: Path,
-    *,
-    gpu: int | None,
-    graph_level: GraphLevel,
-    intra_op_threads: int,
-    external: Mapping[str, Path],
-    stop: LoadStop | None,
-) -> Any:  # noqa: ANN401  the runtime ships no types
-    runtime = require_runtime()
-    _check_file(model)
-    options = _options(graph_level, intra_op_threads=intra_op_threads)
-    providers: Sequence[object] = ["CPUExecutionProvider"]
-    if gpu is not None:
-        with contextlib.suppress(
-            Exception
-        ):  # helps where CUDA came by pip; else the loader finds it
-            runtime.preload_dlls()
-        providers = [("CUDAExecutionProvider", {"device_id": gpu}), "CPUExecutionProvider"]
-    if stop is not None:
-        stop.attach(options)
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What a session is loaded from."""
+
+    model: Path
+    external: Mapping[str, Path]
+    stop: LoadStop | None
+
+
+def _signature(session: Any) -> Signature:  # noqa: ANN401  the runtime ships no types
+    return read_signature(session.get_inputs(), session.get_outputs())
+
+
+def _open(source: _Source, options: Any, wanted: Sequence[Provider]) -> Any:  # noqa: ANN401
+    if source.stop is not None:
+        source.stop.attach(options)
     # The runtime copies what it needs of them, so they go when this function ends.
-    buffers = _read(external)
+    buffers = _read(source.external)
     try:
         _give(options, buffers)
         # Without fallback: a GPU model must not move to the CPU behind our back.
-        session = runtime.InferenceSession(
-            str(model), options, providers=providers, enable_fallback=0
+        return require_runtime().InferenceSession(
+            str(source.model),
+            options,
+            providers=[(name, dict(settings)) for name, settings in wanted],
+            enable_fallback=0,
         )
     except Exception as error:
-        raise ModelLoadFailed(f"{model.name} cannot be loaded: {_told(error)}") from error
-    if gpu is not None and "CUDAExecutionProvider" not in session.get_providers():
+        raise ModelLoadFailed(f"{source.model.name} cannot be loaded: {_told(error)}") from error
+
+
+def _on_gpu(source: _Source, options: Any, wanted: Sequence[Provider], gpu: int) -> Any:  # noqa: ANN401
+    """A session on the first of `wanted`, or the reason why there is none."""
+    runtime = require_runtime()
+    with contextlib.suppress(Exception):  # helps where CUDA came by pip; else the loader finds it
+        runtime.preload_dlls()
+    first, available = wanted[0][0], runtime.get_available_providers()
+    folder = Path(str(runtime.__file__)).parent / "capi"
+    if first in available:
+        try:
+            session = _open(source, options, wanted)
+        except ModelLoadFailed as error:
+            raise refusal(first, gpu, error, folder=folder) from error
         # The runtime falls back to the CPU with only a log line; that is not what was asked for.
-        raise ModelLoadFailed(
-            f"CUDA device {gpu} cannot be used: ONNX Runtime fell back to "
-            f"{', '.join(session.get_providers())} (are CUDA and cuDNN of its build installed?)"
-        )
-    return session
+        if first in session.get_providers():
+            return session
+    raise ModelLoadFailed(unusable(first, gpu, available=available, folder=folder))
 
 
-def _options(graph_level: GraphLevel, *, intra_op_threads: int) -> Any:  # noqa: ANN401  as above
+def _options(graph_level: GraphLevel, *, intra_op_threads: int = 1, spin: bool = False) -> Any:  # noqa: ANN401
     runtime = require_runtime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
@@ -307,8 +306,9 @@ def _options(graph_level: GraphLevel, *, intra_op_threads: int) -> Any:  # noqa:
     options.graph_optimization_level = getattr(
         runtime.GraphOptimizationLevel, _GRAPH_LEVELS[graph_level]
     )
-    # Threads that spin while they wait would keep a core busy in an idle server.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads that spin after a run would keep a core busy in an idle server.
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
 

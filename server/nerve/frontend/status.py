@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final, NamedTuple
 
 from nerve import errors
@@ -45,6 +46,7 @@ TABLE: Final[dict[type[errors.NerveError], Outcome]] = {
     errors.LoadFailed: Outcome(400, "FAILED_PRECONDITION", 400, "Validation", 400),
     errors.Overloaded: Outcome(503, "RESOURCE_EXHAUSTED", 429, "Overloaded", 503),
     errors.QueueFull: Outcome(503, "RESOURCE_EXHAUSTED", 429, "Overloaded", 503),
+    errors.WaitTooLong: Outcome(503, "RESOURCE_EXHAUSTED", 429, "Overloaded", 503),
     errors.DeadlineExceeded: Outcome(504, "DEADLINE_EXCEEDED", 504, "Backend", 503),
     errors.ServerFault: Outcome(500, "INTERNAL", 500, "Backend", 500),
     errors.TokenizationFailed: Outcome(500, "INTERNAL", 422, "Tokenizer", 500),
@@ -54,14 +56,20 @@ TABLE: Final[dict[type[errors.NerveError], Outcome]] = {
 """Every error that a request can meet; those of SetupError never reach a client."""
 
 RETRY_AFTER_S: Final = 1
+"""Where nothing better is known."""
 
 
 def retry_after_s(error: errors.NerveError) -> int | None:
-    """Seconds for Retry-After where trying the same again helps; None where it does not."""
+    """Seconds for Retry-After where trying the same again helps; None where it does not.
+
+    An overloaded model says how long what waits for it will take.
+    """
+    if isinstance(error, errors.Overloaded):
+        return max(RETRY_AFTER_S, math.ceil(error.wait_s))
     if isinstance(error, errors.ModelNotReady):  # a model that failed to load stays as it is
         passing = error.state in ("LOADING", "UNLOADING")
     else:
-        passing = isinstance(error, errors.Overloaded | errors.ModelUnloaded)
+        passing = isinstance(error, errors.ModelUnloaded)
     return RETRY_AFTER_S if passing else None
 
 

@@ -68,22 +68,21 @@ class Decoder:
             options.strategy,
             options.ignore_labels,
         )
-        start, end = flat.start[groups.first], flat.end[groups.last]
-        text_of = flat.text_of[groups.first]
-        names = self._scheme.groups
+        names, unit = self._scheme.groups, options.offset_unit
+        bounds = _bounds(flat.text_of[groups.first], len(texts))
         out: list[list[Span]] = []
-        for number, text in enumerate(texts):
-            low, high = np.searchsorted(text_of, (number, number + 1))
-            chosen: Sequence[int] = range(low, high)
-            if len(encoded[number].windows) > 1:
-                kept = merge(start[low:high], end[low:high], list(groups.score[low:high]))
-                chosen = [int(low) + each for each in kept]
-            ends = [(int(start[each]), int(end[each])) for each in chosen]
-            told = convert(text, np.array(ends, dtype=np.int64), options.offset_unit).tolist()
+        for text, encoding, low, high in zip(texts, encoded, bounds[:-1], bounds[1:], strict=True):
+            label, score = groups.label[low:high], groups.score[low:high]
+            start, end = flat.start[groups.first[low:high]], flat.end[groups.last[low:high]]
+            if len(encoding.windows) > 1:
+                kept = merge(start, end, list(score))
+                label, score, start, end = label[kept], score[kept], start[kept], end[kept]
+            columns = [start.tolist(), end.tolist(), label.tolist(), score]
+            told = [convert(text, each, unit).tolist() for each in (start, end)]
             out.append(
                 [
-                    Span(text[a:b], names[groups.label[each]], groups.score[each], c, d, 0, None)
-                    for each, (a, b), (c, d) in zip(chosen, ends, told, strict=True)
+                    Span(text[a:b], names[number], probability, c, d, 0, None)
+                    for a, b, number, probability, c, d in zip(*columns, *told, strict=True)
                 ]
             )
         return out
@@ -98,7 +97,7 @@ class Decoder:
         """Every token of each text once, with its logits. Arguments as for `spans`."""
         flat = self._each_token_once(texts, encoded, logits)
         best = flat.logits.argmax(axis=1)
-        bounds = np.searchsorted(flat.text_of, np.arange(len(texts) + 1)).tolist()
+        bounds = _bounds(flat.text_of, len(texts))
         out = []
         for text, low, high in zip(texts, bounds[:-1], bounds[1:], strict=True):
             out.append(
@@ -129,8 +128,7 @@ class Decoder:
         ignored = self._scheme.ignored(options.ignore_labels, of_groups=False)
         out: list[list[Span]] = [[] for _ in texts]
         chosen = np.flatnonzero(~ignored[best])
-        text_of = flat.text_of[chosen]
-        bounds = np.searchsorted(text_of, np.arange(len(texts) + 1))
+        bounds = _bounds(flat.text_of[chosen], len(texts))
         for number, text in enumerate(texts):
             which = chosen[bounds[number] : bounds[number + 1]]
             start, end = flat.start[which], flat.end[which]
@@ -183,6 +181,14 @@ def _joined(parts: Sequence[npt.NDArray[ScalarT]]) -> npt.NDArray[ScalarT]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
+def _bounds(text_of: IntArray, texts: int) -> list[int]:
+    """Where each text begins among items of which `text_of` (items,) tells it, and the end."""
+    if texts == 1:
+        return [0, len(text_of)]
+    bounds: list[int] = np.searchsorted(text_of, np.arange(texts + 1)).tolist()
+    return bounds
+
+
 class _Flat:
     """Chosen tokens of all windows of all texts, one after another, as arrays."""
 
@@ -194,19 +200,19 @@ class _Flat:
         logits: Sequence[FloatArray],
     ) -> None:
         windows = [window for text in encoded for window in text.windows]
-        counts = [int(mask.sum()) for mask in chosen]
         self._windows, self._chosen = windows, chosen
-        mask = _joined(chosen)
-        self.ids: IntArray = _joined([window.ids for window in windows])[mask]
-        offsets = _joined([window.offsets for window in windows])[mask]
+        (at,) = _joined(chosen).nonzero()
+        self.ids: IntArray = _joined([window.ids for window in windows])[at]
+        offsets = _joined([window.offsets for window in windows])[at]
         self.start: IntArray = offsets[:, 0]
         self.end: IntArray = offsets[:, 1]
-        self.logits: FloatArray = _joined(logits)[mask]
+        self.logits: FloatArray = _joined(logits)[at]
         if len(windows) == 1:  # the usual request: few steps count more than few elements
-            self.text_of: IntArray = np.zeros(counts[0], dtype=np.int64)
-            self.row_starts: BoolArray = np.zeros(counts[0], dtype=np.bool_)
+            self.text_of: IntArray = np.zeros(len(at), dtype=np.int64)
+            self.row_starts: BoolArray = np.zeros(len(at), dtype=np.bool_)
             self.row_starts[:1] = True
             return
+        counts = [np.count_nonzero(mask) for mask in chosen]
         text_of_window = np.repeat(np.arange(len(texts)), [len(text.windows) for text in encoded])
         self.text_of = np.repeat(text_of_window, counts)
         self.row_starts = np.zeros(len(self.ids), dtype=np.bool_)

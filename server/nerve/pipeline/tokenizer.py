@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +21,10 @@ from nerve.pipeline.windows import EncodedText, Window, total_length
 from nerve.types import CutOptions, IntArray, Side
 
 log = logging.getLogger(__name__)
+
+# The library's own threads, which it would use for several texts at once, spin while they wait for
+# work and so take cores from sessions; texts take far less to tokenize than to run.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 DEFAULT_MAX_LENGTH = 512
 """What `tokenizers` truncates at when nobody says; used where no file tells a maximum."""
@@ -62,30 +68,40 @@ class TextTokenizer:
         return self.stride is not None or (cut.side or self.side) in self._by_side
 
     def encode(self, text: str, cut: CutOptions) -> EncodedText:
-        """Turn one text into one row, or into windows where a stride is configured.
+        """`encode_many` for one text."""
+        return self.encode_many([text], cut)[0]
+
+    def encode_many(self, texts: Sequence[str], cut: CutOptions) -> list[EncodedText]:
+        """Turn each text into one row, or into windows where a stride is configured.
 
         Raises:
-            TextTooLong: the text is over the limit, there are no windows, and it may not be cut.
+            TextTooLong: a text is over the limit, there are no windows, and it may not be cut.
             TokenizationFailed: the library raised.
         """
         # Windows run in the direction of the tokenizer's own side, as in transformers.
         side = self.side if self.stride is not None else cut.side or self.side
-        guarded = False
-        if self.stride is None:
-            limit = MAX_CHARACTERS_PER_TOKEN * self.max_tokens
-            if guarded := len(text) > limit:
-                if not cut.truncate:
-                    raise TextTooLong(len(text), limit, "characters")
-                dropped = len(text) - limit if side is Side.LEFT else 0
-                encoded = self._encode(text[dropped:][:limit], side)
-                return self._finish(encoded, cut=cut, shift=dropped, guarded=guarded)
-        return self._finish(self._encode(text, side), cut=cut, shift=0, guarded=guarded)
+        looked_at, shifts = list(texts), [0] * len(texts)
+        limit = MAX_CHARACTERS_PER_TOKEN * self.max_tokens
+        if self.stride is None and max(map(len, texts)) > limit:
+            if not cut.truncate:
+                raise TextTooLong(
+                    next(n for n in map(len, texts) if n > limit), limit, "characters"
+                )
+            if side is Side.LEFT:
+                shifts = [max(0, len(text) - limit) for text in texts]
+            looked_at = [text[shift:][:limit] for text, shift in zip(texts, shifts, strict=True)]
+        return [
+            self._finish(encoding, cut=cut, shift=shift, guarded=len(seen) < len(text))
+            for encoding, text, seen, shift in zip(
+                self._encode(looked_at, side), texts, looked_at, shifts, strict=True
+            )
+        ]
 
-    def _encode(self, text: str, side: Side) -> Encoding:
+    def _encode(self, texts: list[str], side: Side) -> list[Encoding]:
         tokenizer = self._by_side.get(side) or self._twin(side)
         try:
             # encode_batch lets go of the GIL, encode does not.
-            return tokenizer.encode_batch([text], add_special_tokens=self._special)[0]
+            return tokenizer.encode_batch(texts, add_special_tokens=self._special)
         except Exception as error:
             raise TokenizationFailed(self._model, str(error)) from error
         except BaseException as error:
@@ -119,7 +135,9 @@ class TextTokenizer:
 
 def _window(encoding: Encoding, shift: int) -> Window:
     kept = np.array(encoding.special_tokens_mask, dtype=np.int64) == 0
-    offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+    # half the time that np.array needs for a list of pairs
+    pairs = itertools.chain.from_iterable(encoding.offsets)
+    offsets = np.fromiter(pairs, dtype=np.int64, count=2 * len(encoding)).reshape(-1, 2)
     return Window(
         ids=np.array(encoding.ids, dtype=np.int64),
         type_ids=np.array(encoding.type_ids, dtype=np.int64),

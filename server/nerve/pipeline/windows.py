@@ -51,6 +51,8 @@ def owned(windows: Sequence[Window], overlap: int) -> list[BoolArray]:
     Shared tokens are split in the middle: each goes to the window in which it stands further
     from the border, where the model sees more of its context.
     """
+    if len(windows) == 1:
+        return [windows[0].kept]
     masks = []
     for number, window in enumerate(windows):
         positions = np.flatnonzero(window.kept)

@@ -2,13 +2,14 @@
 
 A graph may be a gigabyte, and somebody may cut it short while we look. So it is walked field by
 field with small reads that skip the weights: never as a whole in memory, and never by mmap, where
-a file that shrinks ends the process by SIGBUS. What the graph computes is not looked at.
+a file that shrinks ends the process by SIGBUS. What the graph computes is not looked at, but for
+operators that make an answer depend on its neighbours in a batch.
 
 The field numbers are those of onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto):
 
     ModelProto      graph = 7, opset_import = 8, functions = 25
     GraphProto      node = 1, initializer = 5, sparse_initializer = 15
-    NodeProto       attribute = 5
+    NodeProto       op_type = 4, attribute = 5
     AttributeProto  t = 5, g = 6, tensors = 10, graphs = 11, sparse_tensor = 22, sparse_tensors = 23
     SparseTensorProto   values = 1, indices = 2
     FunctionProto   node = 7, attribute_proto = 11
@@ -18,6 +19,7 @@ The field numbers are those of onnx.proto (https://github.com/onnx/onnx/blob/mai
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from typing import Final
 
 from nerve.errors import shown
 from nerve.repository.files import is_lfs_pointer, open_regular, printed, told
+from nerve.types import VersionFiles
 
 _WINDOW_BYTES: Final = 16 * 1024
 """Read at a time: many small fields, but not much of the weights behind them."""
@@ -47,6 +50,13 @@ _MODEL_FIELDS: Final = MappingProxyType(
 )
 """Every field that a ModelProto has today, with its wire type: tells a model from other files."""
 
+_BATCH_WIDE: Final = frozenset(
+    {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"}
+)
+"""Operators that take one scale over a whole tensor of activations; the latter two are the runtime's
+own, in graphs that it has optimised."""
+_OP_TYPE: Final = 4
+_MAX_OP_BYTES: Final = 64
 _NO_MODEL: Final = "is no ONNX file"
 _TENSOR: Final = "TensorProto"
 MESSAGES: Final[Mapping[str, Mapping[int, str]]] = MappingProxyType(
@@ -128,6 +138,30 @@ def read_external_from(file: FileIO, name: str) -> ExternalFiles:
         return ExternalFiles(tuple(names), sizes_bytes=tuple(sizes[name] for name in names))
     except _Fault as fault:
         return ExternalFiles(fault=f"{name} {fault.sentence}")
+
+
+def batch_dependence(files: VersionFiles) -> str:
+    """Why the answers of a version depend on what else is in a batch, and what helps; else empty.
+
+    Raises nothing.
+    """
+    if files.onnx is None or not _BATCH_WIDE & op_types(files.onnx):
+        return ""
+    return (
+        "its graph is dynamically quantised with one scale over a whole batch, so an answer depends on "
+        "what else is in the batch; optimization.batch_invariant: true runs each text alone, and "
+        "precision: int8 with the float export gives each token a scale of its own"
+    )
+
+
+def op_types(path: Path) -> frozenset[str]:
+    """The kinds of operators in an ONNX file, at any depth; those before a fault if it has one."""
+    found: set[str] = set()
+    with contextlib.suppress(OSError, ValueError, _Fault), open_regular(path) as file:
+        reader = _Reader(file)
+        for kind in _op_types(reader, "ModelProto", 0, reader.size, 0):
+            found.add(kind)  # what was found before a fault counts
+    return frozenset(found)
 
 
 class _Reader:
@@ -253,6 +287,19 @@ def _locations(reader: _Reader, message: str, start: int, end: int, depth: int) 
         if wire != _LENGTH:
             raise _damaged(inner_end)
         yield from _locations(reader, inner, inner_start, inner_end, depth + 1)
+
+
+def _op_types(reader: _Reader, message: str, start: int, end: int, depth: int) -> Iterator[str]:
+    if depth > _MAX_DEPTH:
+        raise _Fault(f"holds messages nested over {_MAX_DEPTH} deep")
+    nested = MESSAGES.get(message, {})
+    for number, wire, value, value_end in _fields(reader, start, end):
+        if wire != _LENGTH:
+            continue
+        if message == "NodeProto" and number == _OP_TYPE and value_end - value <= _MAX_OP_BYTES:
+            yield reader.bytes_at(value, value_end - value).decode("utf-8", "replace")
+        elif nested.get(number, _TENSOR) != _TENSOR:
+            yield from _op_types(reader, nested[number], value, value_end, depth + 1)
 
 
 def _tensor(reader: _Reader, start: int, end: int) -> Iterator[_Named]:

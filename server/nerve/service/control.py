@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from nerve.config.server import ServerConfig
 from nerve.errors import ModelControlDisabled, ModelUnavailable
@@ -39,6 +39,19 @@ class Statistics:
     padded_tokens: int
     queued_rows: int
     mean_batch_size: float
+    padding_waste: float
+    """Share of the tokens run that was padding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Seconds of a run of n = rows x length tokens, padding counted, as measured (on the CPU those
+    of a core): run_s + n (token_s + attention_s length + crowding_s n / (n + 256))."""
+
+    run_s: float
+    token_s: float
+    attention_s: float
+    crowding_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +65,7 @@ class VersionStatus:
     labels: tuple[str, ...] | None = None
     limits: Limits | None = None
     statistics: Statistics | None = None
+    cost_model: Cost | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +189,7 @@ def _version(version: Version) -> VersionStatus:
     if version.served is None:
         return VersionStatus(str(version.number), version.state, version.reason)
     info, statistics = version.served.info, version.served.statistics()
+    cost = statistics.cost
     return VersionStatus(
         str(version.number),
         version.state,
@@ -195,5 +210,11 @@ def _version(version: Version) -> VersionStatus:
             statistics.padded_tokens,
             statistics.queued_rows,
             round(statistics.mean_batch_size, 3),
+            round(statistics.padding_waste, 4),
         ),
+        cost_model=None if cost is None else Cost(*map(_rounded, astuple(cost))),
     )
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")

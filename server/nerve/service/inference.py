@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from nerve.config.server import ServerConfig
 from nerve.errors import EmptyInput, TooManyInputs
 from nerve.metrics import RequestMetrics
 from nerve.repository.catalog import Catalog
-from nerve.service.shadow import ShadowRunner
+from nerve.service.shadow import COPY_PRIORITY, ShadowRunner
 from nerve.types import (
     CallStatistics,
     CutOptions,
@@ -27,13 +28,16 @@ class Call:
     """Whom a request is for and how long it may take.
 
     `model` and `version` as the client wrote them, None for the default; `deadline` in monotonic
-    seconds, see `InferenceService.deadline`; `max_texts` is the dialect's limit.
+    seconds, see `InferenceService.deadline`; `max_texts` is the dialect's limit; `priority` is 1
+    (first) to 10, None for the model's default; `arrived` in monotonic seconds.
     """
 
     model: str | None
     version: str | None
     deadline: float | None
     max_texts: int
+    priority: int | None = None
+    arrived: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +88,17 @@ class InferenceService:
                 offset_unit=self._unit(request.offset_unit, info, OffsetUnit.CODEPOINT),
                 cut=request.cut,
             )
-            answer = await model.spans(texts, options, deadline=call.deadline)
+            answer = await model.spans(
+                texts, options, deadline=_deadline(call, info), priority=call.priority
+            )
         self._count(info, len(texts), answer.statistics)
         if call.version is None:
             self._shadow.consider(
-                info, answer, lambda other, until: other.spans(texts, options, deadline=until)
+                info,
+                answer,
+                lambda other, until: other.spans(
+                    texts, options, deadline=until, priority=COPY_PRIORITY
+                ),
             )
         return info, answer
 
@@ -105,13 +115,21 @@ class InferenceService:
         with self._catalog.lease(call.model, call.version) as model:
             info = model.info
             unit, cut = self._unit(offset_unit, info, default_unit), CutOptions()
-            answer = await model.tokens(texts, unit=unit, cut=cut, deadline=call.deadline)
+            answer = await model.tokens(
+                texts,
+                unit=unit,
+                cut=cut,
+                deadline=_deadline(call, info),
+                priority=call.priority,
+            )
         self._count(info, len(texts), answer.statistics)
         if call.version is None:
             self._shadow.consider(
                 info,
                 answer,
-                lambda other, until: other.tokens(texts, unit=unit, cut=cut, deadline=until),
+                lambda other, until: other.tokens(
+                    texts, unit=unit, cut=cut, deadline=until, priority=COPY_PRIORITY
+                ),
             )
         return info, answer
 
@@ -126,6 +144,14 @@ class InferenceService:
 
     def _count(self, info: ModelInfo, texts: int, statistics: CallStatistics) -> None:
         self._metrics.observe_texts(info.name, texts, statistics.truncated_texts)
+
+
+def _deadline(call: Call, info: ModelInfo) -> float | None:
+    """The call's own, or that of the model's config if it comes first."""
+    if info.default_timeout_s is None:
+        return call.deadline
+    limit = call.arrived + info.default_timeout_s
+    return limit if call.deadline is None else min(call.deadline, limit)
 
 
 def check_texts(texts: Sequence[str], limit: int) -> None:

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 MAX_COPIES: Final = 16
 """Copies in flight at the same time; more are skipped, so that they never pile up."""
 
+COPY_PRIORITY: Final = 10
+"""Of copies, where the shadow version also answers real requests: after all of those."""
+
 Answer = TypeVar("Answer", SpanAnswer, TokenAnswer)
 
 

@@ -15,10 +15,18 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from nerve.config.model import DynamicBatching, InstanceGroup, Kind, ModelConfig
-from nerve.engine.batcher import BatchLimits
-from nerve.engine.engine import LocalEngine, pad
-from nerve.engine.instances import Placement
+from nerve.config.model import (
+    DynamicBatching,
+    InstanceGroup,
+    Kind,
+    ModelConfig,
+    Optimization,
+    Scheduler,
+)
+from nerve.engine.engine import LocalEngine
+from nerve.engine.load import Instance
+from nerve.engine.padding import Shapes, pad
+from nerve.engine.plan import BatchLimits
 from nerve.engine.session import Session, gpu_devices
 from nerve.errors import (
     DeadlineExceeded,
@@ -46,6 +54,7 @@ class FakeSession:
     """
 
     device = "cpu"
+    in_callers_thread = True
     labels = 2
     inputs = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 
@@ -102,8 +111,8 @@ async def serving(
     """An engine on a fake session, and its end."""
     engine = LocalEngine(
         "ner",
-        [(cast("Session", session), Placement(None, workers))],
-        limits=BatchLimits(rows, tokens, delay_s, queue),
+        [Instance(cast("Session", session), None, workers)],
+        limits=BatchLimits(rows, tokens, delay_s, queue, Scheduler.FIFO),
         pad_id=PAD,
         metrics=EngineMetrics(registry or CollectorRegistry()).of("ner", 1),
     )
@@ -216,7 +225,9 @@ async def test_rows_of_concurrent_callers_share_a_run() -> None:
             name: registry.get_sample_value(name, {"model": "ner", "version": "1"})
             for name in COUNTED
         }
-    assert session.runs == [[[1]], [[2], [2, 2], [3], [3, 3], [4], [4, 4]]]
+    first_run, second_run = session.runs
+    assert first_run == [[1]]
+    assert sorted(second_run) == [[2], [2, 2], [3], [3, 3], [4], [4, 4]]
     assert (statistics.batches, statistics.rows, statistics.queued_rows) == (2, 7, 0)
     assert (statistics.tokens, statistics.padded_tokens) == (10, 13)
     assert statistics.mean_batch_size == 3.5
@@ -240,7 +251,7 @@ async def test_warm_up_reaches_every_session_and_is_not_counted() -> None:
     registry = CollectorRegistry()
     engine = LocalEngine(
         "ner",
-        [(cast("Session", session), Placement(None, 1)) for session in sessions],
+        [Instance(cast("Session", session), None, 1) for session in sessions],
         limits=BatchLimits(8, 1 << 20, 0.0, 8),
         pad_id=PAD,
         metrics=EngineMetrics(registry).of("ner", 1),
@@ -294,7 +305,9 @@ async def test_company_does_not_change_an_answer(family: str) -> None:
     request = [Row(random.integers(5, 1500, size=length)) for length in (3, 60, 17, 1, 128, 8)]
     config = ModelConfig(
         max_batch_size=len(request),
-        dynamic_batching=DynamicBatching(max_queue_delay_microseconds=LONG_US),
+        dynamic_batching=DynamicBatching(
+            scheduler=Scheduler.FIFO, max_queue_delay_microseconds=LONG_US
+        ),
         instance_group=[InstanceGroup(count=1)],
     )
     file = MODELS / family / "model.onnx"
@@ -450,7 +463,9 @@ async def test_a_bad_row_on_the_real_runtime(
     table = np.arange(20, dtype=np.float32).reshape(10, 2)
     config = ModelConfig(
         max_batch_size=3,
-        dynamic_batching=DynamicBatching(max_queue_delay_microseconds=LONG_US),
+        dynamic_batching=DynamicBatching(
+            scheduler=Scheduler.FIFO, max_queue_delay_microseconds=LONG_US
+        ),
         instance_group=[InstanceGroup(count=1)],
     )
     async with opened(table_graph(tmp_path / "model.onnx", table), config=config) as engine:
@@ -542,3 +557,124 @@ async def test_open_that_fails_leaves_nothing(
         async with opened(file, config=ModelConfig(instance_group=list(groups))):
             pass
     assert asyncio.all_tasks() == before
+
+
+async def test_a_lone_run_has_the_session_for_lone_runs() -> None:
+    """It takes what comes while nothing else runs or waits, and teaches the cost model nothing."""
+    session, solo = FakeSession(), FakeSession()
+    engine = LocalEngine(
+        "ner",
+        [Instance(cast("Session", session), cast("Session", solo), 2)],
+        limits=BatchLimits(8, 1 << 20, 0.0, 8),
+        pad_id=PAD,
+        metrics=EngineMetrics(CollectorRegistry()).of("ner", 1),
+    )
+    engine.start()
+    try:
+        await everybody_had_a_turn()
+        solo.gate.clear()
+        first = asyncio.create_task(engine.infer([row(1, 2)], deadline=None))
+        await solo.entered()
+        await engine.infer([row(3)], deadline=None)  # beside the first
+        solo.gate.set()
+        await first
+        await everybody_had_a_turn()
+        await engine.infer([row(4)], deadline=None)
+        assert (solo.runs, session.runs) == ([[[1, 2]], [[4]]], [[[3]]])
+    finally:
+        solo.gate.set()
+        await engine.aclose()
+
+
+async def test_shapes_are_measured_before_anything_is_served() -> None:
+    """Within the limits, uncounted; then there is a cost model of this session."""
+    session = FakeSession()
+    engine = LocalEngine(
+        "ner",
+        [Instance(cast("Session", session), None, 1)],
+        limits=BatchLimits(4, 64, 0.0, 8),
+        pad_id=PAD,
+        metrics=EngineMetrics(CollectorRegistry()).of("ner", 1),
+    )
+    try:
+        before = engine.statistics().cost
+        await engine.measure(longest=16)
+        shapes = {(len(run), len(run[0])) for run in session.runs}
+        assert shapes == {(1, 4), (1, 16), (4, 16)}
+        assert {token for run in session.runs for tokens in run for token in tokens} == {PAD}
+        statistics = engine.statistics()
+        assert statistics.cost != before
+        assert (statistics.batches, statistics.padding_waste) == (0, 0.0)
+    finally:
+        await engine.aclose()
+
+
+async def test_a_session_that_fails_when_it_is_measured() -> None:
+    session = FakeSession()
+    engine = LocalEngine(
+        "ner",
+        [Instance(cast("Session", session), None, 1)],
+        limits=BatchLimits(4, 64, 0.0, 8),
+        pad_id=BAD,
+        metrics=EngineMetrics(CollectorRegistry()).of("ner", 1),
+    )
+    try:
+        with pytest.raises(InferenceFailed, match="out of range"):
+            await engine.measure(longest=16)
+    finally:
+        await engine.aclose()
+
+
+async def test_a_graph_that_minds_company_gets_none() -> None:
+    """`batch_invariant`: a row a run, whatever waits."""
+    config = ModelConfig(
+        optimization=Optimization(batch_invariant=True, solo_threads=1),
+        instance_group=[InstanceGroup(count=1)],
+    )
+    async with opened(MODELS / "bert" / "model.onnx", config=config) as engine:
+        await engine.infer([row(1, 2), row(3, 4), row(5, 6)], deadline=None)
+        assert engine.statistics().batches == 3
+
+
+async def test_a_session_for_lone_runs_gives_the_same_answers() -> None:
+    """Bit for bit: two threads or one."""
+    request = [Row(np.arange(5, 25))]
+    answers = []
+    for threads in (1, 2):
+        config = ModelConfig(
+            optimization=Optimization(solo_threads=threads),
+            instance_group=[InstanceGroup(count=2)],
+        )
+        async with opened(MODELS / "bert" / "model.onnx", config=config) as engine:
+            await everybody_had_a_turn()
+            (result,) = await engine.infer(request, deadline=None)
+            answers.append(result.logits)
+    np.testing.assert_array_equal(answers[0], answers[1])
+
+
+@pytest.mark.parametrize(
+    ("device", "padded"), [("gpu", [(1, 4), (4, 4)]), ("cpu", [(1, 3), (3, 4)])]
+)
+async def test_runs_on_a_gpu_are_padded_to_shapes(
+    device: str, padded: list[tuple[int, int]]
+) -> None:
+    """What is added reaches no caller; it is counted as padding."""
+    session = FakeSession()
+    session.device = device
+    shapes: list[tuple[int, int]] = []
+    plain = session.run
+
+    def run(ids: IntArray, mask: IntArray, type_ids: IntArray | None) -> FloatArray:
+        shapes.append((ids.shape[0], ids.shape[1]))
+        return plain(ids, mask, type_ids)
+
+    session.run = run  # type: ignore[method-assign]
+    async with serving(session) as engine:
+        engine.round_on_gpus(Shapes((4, 8), (1, 2, 4), 100))
+        (one,) = await engine.infer([row(1, 2, 3)], deadline=None)
+        three = await engine.infer([row(4), row(5, 6, 7, 8), row(9, 9)], deadline=None)
+    assert ids_of(one) == [1, 2, 3]
+    assert [ids_of(each) for each in three] == [[4], [5, 6, 7, 8], [9, 9]]
+    assert shapes == padded
+    assert engine.statistics().padded_tokens == sum(rows * tokens for rows, tokens in padded)
+    assert engine.statistics().tokens == 10

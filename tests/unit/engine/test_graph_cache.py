@@ -60,16 +60,21 @@ def files(tiny_models: Path) -> VersionFiles:
 
 
 def test_every_part_of_a_key_counts() -> None:
-    key = entry_key(["a", []], ALL, runtime="1", machine="x")
+    def key(contents: object = ("a",), made: str = ALL, **other: str) -> str:
+        parts = {"runtime": "1", "machine": "x", "provider": "cpu"} | other
+        return entry_key(contents, made, **parts)
+
     others = {
-        entry_key(["b", []], ALL, runtime="1", machine="x"),
-        entry_key(["a", [["data", "b"]]], ALL, runtime="1", machine="x"),
-        entry_key(["a", []], GraphLevel.BASIC, runtime="1", machine="x"),
-        entry_key(["a", []], ALL, runtime="2", machine="x"),
-        entry_key(["a", []], ALL, runtime="1", machine="y"),
+        key(("b",)),
+        key(("a", ("data", "b"))),
+        key(made=GraphLevel.BASIC),
+        key(made="int8 1"),
+        key(runtime="2"),
+        key(machine="y"),
+        key(provider="gpu"),
     }
-    assert len(others | {key}) == 6
-    assert key == entry_key(["a", []], ALL, runtime="1", machine="x")
+    assert len(others | {key()}) == 8
+    assert key() == key()
 
 
 def test_the_machine_and_the_runtime_have_a_name() -> None:

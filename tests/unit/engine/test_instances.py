@@ -7,8 +7,8 @@ import os
 import pytest
 from pydantic import ValidationError
 
-from nerve.config.model import InstanceGroup, Kind
-from nerve.engine.instances import Placement, cores, place
+from nerve.config.model import InstanceGroup, Kind, Optimization
+from nerve.engine.instances import MAX_SOLO_GRAPH_BYTES, Placement, cores, place, solo_threads
 from nerve.errors import ModelLoadFailed
 
 AUTO, GPU, CPU = Kind.AUTO, Kind.GPU, Kind.CPU
@@ -112,3 +112,25 @@ def test_an_empty_list_of_gpus_never_means_the_cpu() -> None:
 
 def test_cores_are_at_most_those_of_the_machine() -> None:
     assert 1 <= cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "own", "workers", "cores", "graph_bytes", "expected"),
+    [
+        pytest.param(None, 1, 2, 2, 1, 2, id="all cores"),
+        pytest.param(None, 1, 1, 1, 1, 0, id="one core: no second session"),
+        pytest.param(None, 1, 64, 64, 1, 8, id="more threads bring little"),
+        pytest.param(None, 1, 2, 8, 1, 2, id="no more cores than the group takes"),
+        pytest.param(None, 4, 2, 8, 1, 8, id="runs of several threads"),
+        pytest.param(None, 1, 2, 2, MAX_SOLO_GRAPH_BYTES + 1, 0, id="too large to hold twice"),
+        pytest.param(4, 1, 2, 2, MAX_SOLO_GRAPH_BYTES + 1, 4, id="as the config says"),
+        pytest.param(1, 1, 2, 2, 1, 0, id="none is wanted"),
+        pytest.param(2, 2, 2, 4, 1, 0, id="no more than a run has anyway"),
+    ],
+)
+def test_solo_threads(
+    wanted: int | None, own: int, workers: int, cores: int, graph_bytes: int, expected: int
+) -> None:
+    optimization = Optimization(solo_threads=wanted, intra_op_threads=own)
+    found = solo_threads(optimization, on_cpu(workers), cores=cores, graph_bytes=graph_bytes)
+    assert found == expected

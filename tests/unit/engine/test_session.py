@@ -16,7 +16,8 @@ import onnx
 import pytest
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from nerve.config.model import GraphLevel
+from nerve.config.model import Gpu, GraphLevel, ModelConfig, Optimization
+from nerve.engine.providers import OnGpu
 from nerve.engine.session import LoadStop, Session, gpu_devices
 from nerve.errors import ModelLoadFailed
 from nerve.types import FloatArray, IntArray
@@ -509,17 +510,63 @@ def test_external_data_elsewhere_is_not_read(tmp_path: Path, way: str) -> None:
         opened(with_external_table(folder, location))
 
 
+def on_a_gpu(path: Path, number: int, **gpu: object) -> Session:
+    config = ModelConfig(optimization=Optimization(gpu=Gpu.model_validate(gpu)))
+    return Session(
+        path, gpu=number, graph_level=GraphLevel.ALL, intra_op_threads=1, use=OnGpu.of(config)
+    )
+
+
+@pytest.mark.parametrize(
+    ("gpu", "words"),
+    [
+        ({}, "CUDA cannot be used on GPU 0: "),
+        ({"cuda_graphs": True, "shape_buckets": [16]}, "CUDA cannot be used on GPU 0: "),
+        ({"provider": "tensorrt", "shape_buckets": [16]}, "TensorRT cannot be used on GPU 0: "),
+    ],
+)
 @pytest.mark.skipif(bool(gpu_devices()), reason="this machine has a GPU")
 @pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")
-def test_a_gpu_that_is_not_there_is_a_reason_not_a_fallback(tmp_path: Path) -> None:
+def test_a_gpu_that_is_not_there_is_a_reason_not_a_fallback(
+    tmp_path: Path, gpu: dict[str, object], words: str
+) -> None:
     """The runtime itself would only log that it runs on the CPU."""
-    with pytest.raises(ModelLoadFailed, match="CUDA device 0 cannot be used"):
-        Session(
-            echo(tmp_path, [("input_ids", INT64)]),
-            gpu=0,
-            graph_level=GraphLevel.ALL,
-            intra_op_threads=1,
+    with pytest.raises(ModelLoadFailed, match=f"^{words}"):
+        on_a_gpu(echo(tmp_path, [("input_ids", INT64)]), 0, **gpu)
+
+
+def test_a_tensorrt_engine_is_only_built_for_a_graph_that_is_ours(tmp_path: Path) -> None:
+    """That takes minutes, and fails for other reasons where there is no GPU."""
+    with pytest.raises(ModelLoadFailed, match="wants an input 'pixel_values'"):
+        on_a_gpu(
+            echo(tmp_path, [("input_ids", INT64), ("pixel_values", FLOAT)]),
+            0,
+            provider="tensorrt",
+            shape_buckets=[16],
         )
+
+
+@pytest.mark.skipif(not gpu_devices(), reason="needs a GPU")
+@pytest.mark.parametrize(
+    "gpu",
+    [
+        pytest.param({"io_binding": False}, id="plain"),
+        pytest.param({}, id="bound"),
+        pytest.param({"cuda_graphs": True, "shape_buckets": [16]}, id="captured"),
+    ],
+)
+@pytest.mark.parametrize("family", ["bert", "deberta-v2", "distilbert", "roberta", "xlm-roberta"])
+def test_a_gpu_computes_what_the_cpu_does(family: str, gpu: dict[str, object]) -> None:
+    """Each shape thrice, so that a captured graph is replayed with other rows."""
+    file = MODELS / family / "model.onnx"
+    on_cpu, session = opened(file), on_a_gpu(file, gpu_devices()[0], **gpu)
+    assert session.device == "gpu"
+    random = np.random.default_rng(1)
+    for shape in [(1, 5), (3, 16), (2, 9)] * 3:
+        ids = random.integers(5, 60, shape)
+        mask = np.ones_like(ids)
+        expected = on_cpu.run(ids, mask, None)
+        np.testing.assert_allclose(session.run(ids, mask, None), expected, atol=1e-2)
 
 
 def test_device_and_runtime(tmp_path: Path) -> None:

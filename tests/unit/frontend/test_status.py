@@ -43,6 +43,9 @@ def test_reasons_are_unique() -> None:
     ("error", "seconds"),
     [
         (errors.QueueFull("m", 3), 1),
+        (errors.QueueFull("m", 3, 0.2), 1),
+        (errors.QueueFull("m", 3, 4.2), 5),
+        (errors.WaitTooLong("m", 12.01, 3.0), 13),
         (errors.ModelUnloaded("m"), 1),
         (errors.ModelNotReady("m", "", "LOADING", ""), 1),
         (errors.ModelNotReady("m", "", "UNAVAILABLE", "no tokenizer.json"), None),

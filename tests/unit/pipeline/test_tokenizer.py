@@ -110,6 +110,27 @@ def test_a_short_text_is_one_whole_row(family: str) -> None:
     assert (encoded.tokens, encoded.truncated) == (len(encoding.ids), False)
 
 
+@pytest.mark.parametrize("cut_side", list(Side))
+@pytest.mark.parametrize("stride", [None, 3])
+def test_many_texts_as_one_by_one(family: str, cut_side: Side, stride: int | None) -> None:
+    """Short, empty, cut and far too long ones in one call."""
+    tokenizer = load(family, TokenizerConfig(max_length=12, stride=stride))
+    far_too_long = "Ada met John. " * MAX_CHARACTERS_PER_TOKEN
+    texts = [TEXT, "", far_too_long, "Ada", f"x{far_too_long}", "東京 😀"]
+    cut = CutOptions(side=cut_side)
+    together = tokenizer.encode_many(texts, cut)
+    for text, encoded in zip(texts, together, strict=True):
+        alone = tokenizer.encode(text, cut)
+        assert (encoded.tokens, encoded.truncated) == (alone.tokens, alone.truncated)
+        assert [kept(window) for window in encoded.windows] == [
+            kept(window) for window in alone.windows
+        ]
+    if stride is None:
+        with pytest.raises(TextTooLong) as caught:
+            tokenizer.encode_many(texts, REFUSE)
+        assert (caught.value.given, caught.value.unit) == (len(far_too_long), "characters")
+
+
 @pytest.mark.parametrize("text", ["", " ", "\n\t", "\u00ad", "[SEP]<s>[MASK]", "\x00", "😀"])
 def test_odd_texts_encode(family: str, text: str) -> None:
     """Texts of nothing, of removed characters and of typed special tokens."""

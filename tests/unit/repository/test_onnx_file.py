@@ -21,9 +21,12 @@ from onnx import TensorProto, helper, numpy_helper
 from nerve.repository.onnx_file import (
     MESSAGES,
     ExternalFiles,
+    batch_dependence,
+    op_types,
     read_external,
     read_external_from,
 )
+from nerve.types import VersionFiles
 
 
 def external(name: str, location: str, *, offset: int = 0, length: int = 0) -> TensorProto:
@@ -362,3 +365,36 @@ def test_a_file_cut_short_while_it_is_read(tiny_models: Path, path: Path) -> Non
     with Shrinking(path) as file:
         found = read_external_from(file, "model.onnx")
     assert found == ExternalFiles(fault="model.onnx was cut short while it was read")
+
+
+# --- operators ---
+
+
+def test_kinds_of_operators_are_found_at_any_depth(path: Path) -> None:
+    body = graph(nodes=[helper.make_node("DynamicQuantizeLinear", ["w"], ["y", "s", "z"])])
+    nodes = [
+        helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=graph()),
+        helper.make_node("Exp", ["y"], ["e"], domain="own"),
+    ]
+    assert op_types(write(path, graph(nodes=nodes))) == {
+        "If",
+        "Identity",
+        "Exp",
+        "DynamicQuantizeLinear",
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [("DynamicQuantizeLinear", True), ("DynamicQuantizeMatMul", True), ("QuantizeLinear", False)],
+)
+def test_answers_that_depend_on_the_batch(path: Path, kind: str, told: bool) -> None:
+    write(path, graph(nodes=[helper.make_node(kind, ["w"], ["y"])]))
+    assert ("batch_invariant: true" in batch_dependence(VersionFiles(1, path, {}))) is told
+
+
+def test_what_cannot_be_read_has_no_operators(path: Path) -> None:
+    assert op_types(path) == frozenset()
+    path.write_bytes(b"\xff" * 50)
+    assert op_types(path) == frozenset()
+    assert batch_dependence(VersionFiles(1, None, {})) == ""

@@ -16,7 +16,14 @@ from nerve.errors import ModelControlDisabled, ModelLoadFailed, ModelNotFound
 from nerve.repository.lifecycle import State
 from nerve.repository.records import IndexRow
 from nerve.repository.sync import RepositorySync
-from nerve.service.control import ControlService, Limits, ModelSummary, Statistics, VersionStatus
+from nerve.service.control import (
+    ControlService,
+    Cost,
+    Limits,
+    ModelSummary,
+    Statistics,
+    VersionStatus,
+)
 
 READY, UNAVAILABLE = State.READY, State.UNAVAILABLE
 
@@ -35,7 +42,12 @@ async def controlled(
     repository: Path, *, failures: dict[str, Exception] | None = None, **settings: object
 ) -> AsyncIterator[Controlled]:
     """Everything found and loaded as the mode says; nothing looks again by itself."""
-    given = {"repositories": [repository], "model_control_mode": "explicit", **settings}
+    given = {
+        "repositories": [repository],
+        "model_control_mode": "explicit",
+        "settle_seconds": 0.05,  # the models were written a moment ago
+        **settings,
+    }
     made = Controlled(ServerConfig.model_validate(given))
     made.opener.failures.update(failures or {})
     try:
@@ -61,7 +73,14 @@ async def test_everything_about_a_model(tmp_path: Path) -> None:
         assert (status.labels, status.limits) == (("O", "B-PER"), limits)
         assert status.versions == (
             VersionStatus(
-                "1", READY, "", "cpu", ("O", "B-PER"), limits, Statistics(1, 2, 0, 0, 0, 2.0)
+                "1",
+                READY,
+                "",
+                "cpu",
+                ("O", "B-PER"),
+                limits,
+                Statistics(1, 2, 6, 8, 0, 2.0, 0.25),
+                Cost(0.001234, 0.0, 0.0, 0.0),
             ),
             VersionStatus("2", UNAVAILABLE, "broken"),
         )

@@ -16,6 +16,7 @@ from nerve.config.server import ServerConfig
 from nerve.errors import MalformedMessage, NerveError, ServerFault
 from nerve.frontend.encoderfile_wording import wording
 from nerve.frontend.grpc.server import abort, observed
+from nerve.frontend.priority import PRIORITY_KEY, parse_priority
 from nerve.metrics import RequestMetrics
 from nerve.offload import INLINE_BYTES, offload, small_answer
 from nerve.service.inference import Call, InferenceService
@@ -78,13 +79,15 @@ class EncoderfileService:
         return answer
 
     async def _predict(self, request: pb.TokenClassificationRequest, context: Context) -> bytes:
+        arrived = time.monotonic()
         model, version = _target(context)
-        left = context.time_remaining()
         call = Call(
             model,
             version,
-            self._inference.deadline(time.monotonic(), timeout_s=left),
+            self._inference.deadline(arrived, timeout_s=context.time_remaining()),
             self._config.max_inputs,
+            priority=parse_priority(_sent(context).get(PRIORITY_KEY), place="metadata"),
+            arrived=arrived,
         )
         info, answer = await self._inference.tokens(
             call, list(request.inputs), offset_unit=None, default_unit=OffsetUnit.BYTE
@@ -122,8 +125,12 @@ def _parse(message: type[RequestT], body: bytes) -> RequestT:
         raise MalformedMessage(message.DESCRIPTOR.full_name) from error
 
 
+def _sent(context: Context) -> dict[str, str | bytes]:
+    return dict(context.invocation_metadata() or ())
+
+
 def _target(context: Context) -> tuple[str | None, str | None]:
-    sent = dict(context.invocation_metadata() or ())
+    sent = _sent(context)
 
     def text(key: str) -> str | None:
         value = sent.get(key)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
@@ -12,10 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from nerve.config.server import ServerConfig
 from nerve.errors import (
-    DeadlineExceeded,
     EmptyInput,
     InferenceFailed,
-    InvalidField,
     NerveError,
     NonFiniteScores,
     Overloaded,
@@ -24,16 +20,15 @@ from nerve.errors import (
     TooManyInputs,
 )
 from nerve.frontend.http.body import OffsetUnitName, json_kind, parse, read_body
+from nerve.frontend.http.call import read_call
 from nerve.frontend.http.dialect import Dialect, Route, answer_headers, json_response, retry_headers
 from nerve.frontend.status import outcome
 from nerve.offload import offload, small_answer
-from nerve.service.inference import Call, InferenceService, SpanRequest
+from nerve.service.inference import InferenceService, SpanRequest
 from nerve.types import CallStatistics, CutOptions, ModelInfo, OffsetUnit, Side, Span, Strategy
 
 MAX_BODY_BYTES = 2_000_000
 """TEI's payload_limit."""
-CLOCK_SKEW_S = 60.0
-"""A deadline further back than this tells of a wrong clock, not of a late request."""
 
 
 def flatten(value: object) -> list[str]:
@@ -110,40 +105,6 @@ class PredictTokensError(BaseModel):
     error_type: Literal["Validation", "Tokenizer", "Empty", "Overloaded", "Backend", "Unhealthy"]
 
 
-def timeout_s(headers: Mapping[str, str], now_unix_s: float) -> float | None:
-    """Seconds that the client still waits, by its two headers; None if it does not say.
-
-    Raises:
-        InvalidField: a header is no number of milliseconds.
-        DeadlineExceeded: the deadline has just passed.
-    """
-    timeout = _milliseconds(headers, "request-timeout-ms")
-    deadline = _milliseconds(headers, "request-deadline-ms")
-    left = []
-    if timeout is not None and timeout > 0:
-        left.append(timeout / 1e3)
-    if deadline is not None:
-        until = deadline / 1e3 - now_unix_s
-        if -CLOCK_SKEW_S < until <= 0:
-            raise DeadlineExceeded
-        if until > 0:
-            left.append(until)
-    return min(left, default=None)
-
-
-def _milliseconds(headers: Mapping[str, str], name: str) -> float | None:
-    text = headers.get(name)
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InvalidField(f"header {name}", f"expected milliseconds, got {text!r:.40}")
-    return value
-
-
 def _side(asked: PredictTokensRequest) -> Side | None:
     """The side that a request names; None leaves it to the model, whose own default is right."""
     if "truncation_direction" not in asked.model_fields_set:
@@ -203,20 +164,14 @@ class BasetenDialect(Dialect):
         ]  # fmt: skip
 
     async def _predict_tokens(self, request: web.Request) -> web.Response:
-        arrived = time.monotonic()
-        limit = timeout_s(request.headers, time.time())
+        limit = self._config.max_client_batch_size
+        call = read_call(request, self._inference, max_texts=limit)
         body = await read_body(
             request,
             limit_bytes=min(self._config.max_body_bytes, MAX_BODY_BYTES),
             timeout_s=self._config.body_timeout_s,
         )
         asked = await parse(body, PredictTokensRequest)
-        call = Call(
-            request.match_info.get("model"),
-            request.match_info.get("version"),
-            self._inference.deadline(arrived, timeout_s=limit),
-            self._config.max_client_batch_size,
-        )
         strategy = asked.aggregation_strategy
         info, answer = await self._inference.spans(
             call,
@@ -237,7 +192,7 @@ class BasetenDialect(Dialect):
 
         def write() -> web.Response:
             body = render(answer.spans, info.labels, all_scores=asked.raw_scores)
-            headers.update(_compute_headers(info, answer.statistics, asked.inputs, arrived))
+            headers.update(_compute_headers(info, answer.statistics, asked.inputs, call.arrived))
             return json_response(body, headers=headers)
 
         small = small_answer(len(asked.inputs), answer.statistics.tokens)

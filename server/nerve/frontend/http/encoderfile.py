@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -26,6 +25,7 @@ from nerve.frontend.http.body import (
     load_json,
     read_body,
 )
+from nerve.frontend.http.call import read_call
 from nerve.frontend.http.dialect import (
     Dialect,
     Route,
@@ -36,7 +36,7 @@ from nerve.frontend.http.dialect import (
 )
 from nerve.frontend.status import outcome
 from nerve.offload import INLINE_BYTES, offload, small_answer
-from nerve.service.inference import Call, InferenceService
+from nerve.service.inference import InferenceService
 from nerve.types import ModelInfo, OffsetUnit, TokenTags
 
 TEXTS: dict[type[NerveError], str] = {
@@ -260,21 +260,15 @@ class EncoderfileDialect(Dialect):
         return self._inference.info(match.get("model"), match.get("version"))
 
     async def _predict(self, request: web.Request) -> web.Response:
-        arrived = time.monotonic()
         if not wants_json(request.headers.get("Content-Type", "")):
             raise UnsupportedMediaType(request.headers.get("Content-Type", ""))
+        call = read_call(request, self._inference, max_texts=self._config.max_inputs)
         body = await read_body(
             request,
             limit_bytes=self._config.max_body_bytes,
             timeout_s=self._config.body_timeout_s,
         )
         asked = await offload(lambda: parse_request(body), inline=len(body) <= INLINE_BYTES)
-        call = Call(
-            request.match_info.get("model"),
-            request.match_info.get("version"),
-            self._inference.deadline(arrived),
-            self._config.max_inputs,
-        )
         info, answer = await self._inference.tokens(
             call,
             asked.inputs,

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 import nerve
 from nerve.frontend.http.baseten import PredictTokensError
+from nerve.frontend.http.call import DEADLINE_HEADER, TIMEOUT_HEADER
 from nerve.frontend.http.dialect import (
     MODEL_HEADER,
     TRUNCATED_HEADER,
@@ -20,12 +21,25 @@ from nerve.frontend.http.dialect import (
 )
 from nerve.frontend.http.native import ErrorBody
 from nerve.frontend.http.openinference import OpenInferenceError
+from nerve.frontend.priority import LOWEST, PRIORITY_KEY
 
 TEMPLATE = "#/components/schemas/{model}"
-PARAMETERS = {
+PARAMETERS: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "model": ("Name of a model in the repository.", {"type": "string"}),
     "version": ("One of its versions.", {"type": "string", "pattern": "^[1-9][0-9]*$"}),
 }
+REQUEST_HEADERS: Mapping[str, tuple[str, Mapping[str, object]]] = {
+    TIMEOUT_HEADER: ("Milliseconds that the caller waits for the answer.", {"type": "number"}),
+    DEADLINE_HEADER: (
+        "Until when the caller waits, in milliseconds since 1970 began (UTC).",
+        {"type": "number"},
+    ),
+    PRIORITY_KEY: (
+        f"1 goes first, {LOWEST} last; by default the model's `default_priority`.",
+        {"type": "integer", "minimum": 1, "maximum": LOWEST},
+    ),
+}
+"""Of inference."""
 INFERENCE_HEADERS = {
     MODEL_HEADER: ("The model that answered.", "string"),
     VERSION_HEADER: ("Its version.", "string"),
@@ -136,19 +150,9 @@ def _operation(route: Route, dialect: str) -> dict[str, Any]:
     operation: dict[str, Any] = {
         key: described[key] for key in ("operationId", "summary", "tags") if key in described
     }
-    names = re.findall(r"{(\w+)}", route.path)
-    if names:
-        operation["parameters"] = [
-            {
-                "name": name,
-                "in": "path",
-                "required": True,
-                "description": PARAMETERS[name][0],
-                "schema": PARAMETERS[name][1],
-            }
-            for name in names
-        ]
     inference = "request" in described and "errors" not in described
+    if parameters := _parameters(route.path, inference=inference):
+        operation["parameters"] = parameters
     if "request" in described:
         content = {"schema": {"$ref": TEMPLATE.format(model=described["request"].__name__)}}
         content["example"] = described["example"]
@@ -162,6 +166,23 @@ def _operation(route: Route, dialect: str) -> dict[str, Any]:
     for status, description in described.get("descriptions", {}).items():
         operation["responses"][status]["description"] = description
     return operation
+
+
+def _parameters(path: str, *, inference: bool) -> list[dict[str, Any]]:
+    """Those in the path, and what a request for inference may say in its head."""
+    described = [("path", name, *PARAMETERS[name]) for name in re.findall(r"{(\w+)}", path)]
+    if inference:
+        described += [("header", name, *row) for name, row in REQUEST_HEADERS.items()]
+    return [
+        {
+            "name": name,
+            "in": place,
+            "required": place == "path",
+            "description": text,
+            "schema": schema,
+        }
+        for place, name, text, schema in described
+    ]
 
 
 def _response(

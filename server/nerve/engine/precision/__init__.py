@@ -1,0 +1,1 @@
+"""Graphs in another number format, rewritten before they are loaded; the only home of `onnx`."""

@@ -1,0 +1,118 @@
+"""What of a model knows text: tokenizer and decoder, small calls of several callers put together."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from nerve.offload import INLINE_TOKENS_TOGETHER, Together, offload, small_answer, small_texts
+from nerve.pipeline.aggregation import LabelScheme
+from nerve.pipeline.decode import Decoder
+from nerve.pipeline.tokenizer import TextTokenizer
+from nerve.pipeline.windows import EncodedText
+from nerve.types import CutOptions, FloatArray, OffsetUnit, Span, SpanOptions, TokenTags
+
+DecodedT = TypeVar("DecodedT")
+Decode = Callable[[Sequence[str], Sequence[EncodedText], Sequence[FloatArray]], list[DecodedT]]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Texts of one call, and the finite logits (tokens, labels) of each of their windows."""
+
+    texts: Sequence[str]
+    encoded: Sequence[EncodedText]
+    logits: Sequence[FloatArray]
+
+    @property
+    def tokens(self) -> int:
+        """In all windows."""
+        return sum(map(len, self.logits))
+
+
+class TextSide:
+    """Texts -> rows, and scores -> spans or tags; on the event loop or in threads."""
+
+    def __init__(self, tokenizer: TextTokenizer, labels: Sequence[str]) -> None:
+        self._tokenizer = tokenizer
+        scheme = LabelScheme(labels)
+        self._decoder = Decoder(scheme, tokenizer.facts, overlap=tokenizer.stride or 0)
+        self._inside = 0
+        self._encoding: Together[CutOptions, Sequence[str], list[EncodedText]] = Together(
+            self._encode_calls,
+            inline=lambda calls: small_texts([text for texts in calls for text in texts]),
+        )
+        self._spans: Together[SpanOptions, Scored, list[list[Span]]] = Together(
+            lambda options, calls: _decode_calls(
+                functools.partial(self._decoder.spans, options=options), calls
+            ),
+            inline=_few_tokens,
+        )
+        self._tags: Together[OffsetUnit, Scored, list[TokenTags]] = Together(
+            lambda unit, calls: _decode_calls(
+                functools.partial(self._decoder.tokens, unit=unit), calls
+            ),
+            inline=_few_tokens,
+        )
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Around a call: what a lone one asks for is not kept until others may have come."""
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
+
+    def encode_here(self, texts: Sequence[str], cut: CutOptions) -> list[EncodedText]:
+        """Tokenize, in this thread. Raises TextTooLong, TokenizationFailed."""
+        return self._tokenizer.encode_many(texts, cut)
+
+    async def encode(self, texts: Sequence[str], cut: CutOptions) -> list[EncodedText]:
+        """Tokenize. Raises TextTooLong, TokenizationFailed."""
+        small = small_texts(texts) and self._tokenizer.at_hand(cut)
+        if small and self._inside > 1:
+            return await self._encoding(cut, texts)
+        return await offload(lambda: self.encode_here(texts, cut), inline=small)
+
+    async def spans(self, scored: Scored, options: SpanOptions) -> list[list[Span]]:
+        """Spans of each text, in text order."""
+        small = small_answer(len(scored.texts), scored.tokens)
+        if small and self._inside > 1:
+            return await self._spans(options, scored)
+        return await offload(
+            lambda: self._decoder.spans(scored.texts, scored.encoded, scored.logits, options),
+            inline=small,
+        )
+
+    async def tags(self, scored: Scored, unit: OffsetUnit) -> list[TokenTags]:
+        """Every token of each text."""
+        small = small_answer(len(scored.texts), scored.tokens)
+        if small and self._inside > 1:
+            return await self._tags(unit, scored)
+        return await offload(
+            lambda: self._decoder.tokens(scored.texts, scored.encoded, scored.logits, unit),
+            inline=small,
+        )
+
+    def _encode_calls(
+        self, cut: CutOptions, calls: Sequence[Sequence[str]]
+    ) -> list[list[EncodedText]]:
+        encoded = iter(self.encode_here([text for texts in calls for text in texts], cut))
+        return [list(itertools.islice(encoded, len(texts))) for texts in calls]
+
+
+def _decode_calls(decode: Decode[DecodedT], calls: Sequence[Scored]) -> list[list[DecodedT]]:
+    """One run of `decode` over the texts of all calls: what each call's texts became."""
+    texts = [text for call in calls for text in call.texts]
+    encoded = [text for call in calls for text in call.encoded]
+    decoded = iter(decode(texts, encoded, [each for call in calls for each in call.logits]))
+    return [list(itertools.islice(decoded, len(call.texts))) for call in calls]
+
+
+def _few_tokens(calls: Sequence[Scored]) -> bool:
+    return sum(call.tokens for call in calls) <= INLINE_TOKENS_TOGETHER
