@@ -8,9 +8,11 @@ import typer
 
 import nerve
 from nerve.cli import models
+from nerve.cli.bench import bench
 from nerve.cli.infer import infer
 from nerve.cli.schema import schema
 from nerve.cli.serve import serve
+from nerve.cli.tune import tune
 from nerve.cli.validate import validate
 from nerve.errors import ConfigInvalid, NerveError, RuntimeMissing
 
@@ -28,6 +30,8 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(infer)
 app.command()(validate)
+app.command()(bench)
+app.command()(tune)
 app.add_typer(models.app)
 app.command()(schema)
 
