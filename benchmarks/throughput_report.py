@@ -1,0 +1,255 @@
+"""What throughput.py measured, as records, as a table, and against what the project promises."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from counters import Window
+from lone import Lone
+from oracle import Rate
+from wrk import Sent
+
+COMPARED_AT: Final = 64
+"""Concurrency at which the schedulers are compared."""
+LEAST_OF_ORACLE: Final = {
+    ("bundled", 64): 0.85,
+    ("bundled", 256): 0.90,
+    ("bert-base", 64): 0.90,
+    ("bert-base", 256): 0.95,
+}
+LEAST_OF_FIFO: Final = 2.0
+LEAST_OF_NONE: Final = 1.15
+MOST_OF_LOOP: Final = 1.25
+MOST_WASTE: Final = 0.10
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """The server with one scheduler at one concurrency: what it counted, and what wrk saw."""
+
+    scheduler: str
+    concurrency: int
+    server: Window
+    client: Sent
+
+
+@dataclass(slots=True)
+class Round:
+    """One round: the oracle (its best ways) at the beginning and the end, one caller with and
+    without a server, and the server under load."""
+
+    oracle: list[Rate] = field(default_factory=list)
+    lone: list[Lone] = field(default_factory=list)
+    caller: Lone | None = None
+    cells: list[Cell] = field(default_factory=list)
+
+    @property
+    def best(self) -> Rate:
+        """The better of the oracle's ways, with the mean rates of its measurements."""
+        ways: dict[tuple[str, int], list[Rate]] = {}
+        for rate in self.oracle:
+            ways.setdefault((rate.set_up, rate.batch_size), []).append(rate)
+        means = [
+            replace(
+                rates[0],
+                tokens_per_s=statistics.fmean(rate.tokens_per_s for rate in rates),
+                texts_per_s=statistics.fmean(rate.texts_per_s for rate in rates),
+                cpu_ms_per_token=statistics.fmean(rate.cpu_ms_per_token for rate in rates),
+            )
+            for rates in ways.values()
+        ]
+        return max(means, key=lambda rate: rate.tokens_per_s)
+
+    def cell(self, scheduler: str, concurrency: int) -> Cell:
+        """One of the cells."""
+        return next(
+            each
+            for each in self.cells
+            if (each.scheduler, each.concurrency) == (scheduler, concurrency)
+        )
+
+    def of_oracle(self, cell: Cell) -> float:
+        """Tokens a second, as a part of the oracle's."""
+        return cell.server.tokens_per_s / self.best.tokens_per_s
+
+    def work_of_oracle(self, cell: Cell) -> float:
+        """Tokens a second of processor time, as a part of the oracle's; other programs that run
+        meanwhile disturb this less."""
+        seen = cell.server
+        cpu_ms = (seen.loop_cpu_ms + seen.other_cpu_ms) * seen.texts_per_s / seen.tokens_per_s
+        return self.best.cpu_ms_per_token / cpu_ms
+
+    def over(self, scheduler: str) -> float:
+        """What the default scheduler brings over another one."""
+        ours = self.cell("cost", COMPARED_AT).server.tokens_per_s
+        return ours / self.cell(scheduler, COMPARED_AT).server.tokens_per_s
+
+    def of_loop(self, value: Callable[[Lone], float]) -> float:
+        """One caller's time at the server over that of the better loop."""
+        assert self.caller is not None
+        return value(self.caller) / min(map(value, self.lone))
+
+
+@dataclass(slots=True)
+class Measured:
+    """Everything about one model. `texts` of `mean_tokens` tokens were sent."""
+
+    model: str
+    texts: int
+    mean_tokens: float
+    searched: list[Rate] = field(default_factory=list)
+    rounds: list[Round] = field(default_factory=list)
+
+
+def report(
+    known: dict[str, str | int | float], measured: Sequence[Measured], *, when: str, quick: bool
+) -> str:
+    """The whole report in Markdown; figures are medians over the rounds."""
+    machine = ", ".join(f"{name} {value}" for name, value in known.items())
+    lines = [f"# Throughput, {when}", "", machine + ".", ""]
+    if quick:
+        lines += ["One short round: this shows that the benchmark works, not how fast it is.", ""]
+    for each in measured:
+        lines += [*_table(each), "", *_oracle(each), "", *_lone(each), "", *_claims(each), ""]
+    return "\n".join(lines)
+
+
+def _table(model: Measured) -> list[str]:
+    lines = [
+        f"## {model.model}",
+        "",
+        f"{model.texts} texts of {model.mean_tokens:.1f} tokens on average, one a request; "
+        f"{len(model.rounds)} rounds.",
+        "",
+        "| | texts/s | tokens/s | of the oracle | padding waste | rows a batch | p50 ms | p99 ms "
+        "| event loop: CPU ms a text | other threads: CPU ms a text "
+        "| tokens a CPU second, of the oracle's | failed |",
+        "| --- |" + " ---: |" * 11,
+    ]
+    best = [one.best for one in model.rounds]
+    texts_per_s = statistics.median(rate.texts_per_s for rate in best)
+    tokens_per_s = statistics.median(rate.tokens_per_s for rate in best)
+    cpu_ms = statistics.median(rate.cpu_ms_per_token for rate in best)
+    lines.append(
+        f"| oracle | {texts_per_s:.0f} | {tokens_per_s:.0f} | 1 | {best[0].padding_waste:.1%} "
+        f"| {best[0].batch_size} | | | | {cpu_ms * model.mean_tokens:.2f} | 1 | |"
+    )
+    for at, cell in enumerate(model.rounds[0].cells):
+        cells = [one.cells[at] for one in model.rounds]
+        parts = [one.of_oracle(one.cells[at]) for one in model.rounds]
+        work = [one.work_of_oracle(one.cells[at]) for one in model.rounds]
+        lines.append(_row(cell, cells, parts, statistics.median(work)))
+    return [*lines, "", _rest(model)]
+
+
+def _rest(model: Measured) -> str:
+    """What else the machine did: figures of a machine that is not idle say little."""
+    cells = [cell for one in model.rounds for cell in one.cells]
+    rest = [cell.server.rest_cores - cell.client.cores for cell in cells]
+    rest += [rate.rest_cores for one in model.rounds for rate in one.oracle]
+    return (
+        f"Other programs than the server, the oracle and wrk took {statistics.median(rest):.2f} cores "
+        f"(median; {max(rest):.2f} at most); wrk took up to "
+        f"{max(cell.client.cores for cell in cells):.2f}."
+    )
+
+
+def _row(named: Cell, cells: Sequence[Cell], parts: Sequence[float], work: float) -> str:
+    def median(value: Callable[[Cell], float]) -> float:
+        return statistics.median(map(value, cells))
+
+    name = f"{named.concurrency} callers"
+    if named.scheduler != "cost":
+        name += f", scheduler {named.scheduler}"
+    return (
+        f"| {name} | {median(lambda each: each.server.texts_per_s):.0f} "
+        f"| {median(lambda each: each.server.tokens_per_s):.0f} "
+        f"| {statistics.median(parts):.2f} ({_span(parts)}) "
+        f"| {median(lambda each: each.server.padding_waste):.1%} "
+        f"| {median(lambda each: each.server.batch_rows):.1f} "
+        f"| {median(lambda each: each.client.p50_ms):.1f} "
+        f"| {median(lambda each: each.client.p99_ms):.1f} "
+        f"| {median(lambda each: each.server.loop_cpu_ms):.2f} "
+        f"| {median(lambda each: each.server.other_cpu_ms):.2f} "
+        f"| {work:.2f} | {sum(each.client.failed for each in cells)} |"
+    )
+
+
+def _oracle(model: Measured) -> list[str]:
+    """What the search for the oracle saw."""
+    sizes = sorted({rate.batch_size for rate in model.searched})
+    lines = [
+        "What the oracle was chosen from, in tokens/s by rows a batch:",
+        "",
+        "| | " + " | ".join(map(str, sizes)) + " |",
+        "| --- |" + " ---: |" * len(sizes),
+    ]
+    rates = {(rate.set_up, rate.batch_size): rate.tokens_per_s for rate in model.searched}
+    for set_up in dict.fromkeys(rate.set_up for rate in model.searched):
+        shown = [f"{rates[set_up, size]:.0f}" if (set_up, size) in rates else "" for size in sizes]
+        lines.append(f"| {set_up} | " + " | ".join(shown) + " |")
+    chosen = dict.fromkeys(f"{one.best.set_up}, {one.best.batch_size} rows" for one in model.rounds)
+    return [*lines, "", f"Best in the rounds: {'; '.join(chosen)}."]
+
+
+def _lone(model: Measured) -> list[str]:
+    """Times of one caller."""
+    lines = ["| one caller | mean ms | p50 ms |", "| --- | ---: | ---: |"]
+    for at, loop in enumerate(model.rounds[0].lone):
+        loops = [one.lone[at] for one in model.rounds]
+        lines.append(_timed(f"loop without a server, session: {loop.session}", loops))
+    callers = [one.caller for one in model.rounds if one.caller is not None]
+    return [*lines, _timed("server", callers)]
+
+
+def _timed(name: str, times: Sequence[Lone]) -> str:
+    mean = statistics.median(each.mean_ms for each in times)
+    p50 = statistics.median(each.p50_ms for each in times)
+    return f"| {name} | {mean:.2f} | {p50:.2f} |"
+
+
+def _claims(model: Measured) -> list[str]:
+    """Each figure that the project promises, and whether it holds here."""
+    rounds = model.rounds
+    lines = ["| promise | measured | |", "| --- | --- | --- |"]
+    for (name, concurrency), bound in LEAST_OF_ORACLE.items():
+        if name == model.model:
+            parts = [one.of_oracle(one.cell("cost", concurrency)) for one in rounds]
+            lines.append(_claim(f"of the oracle at {concurrency}", parts, at_least=bound))
+    for scheduler, bound in (("fifo", LEAST_OF_FIFO), ("none", LEAST_OF_NONE)):
+        gains = [one.over(scheduler) for one in rounds]
+        title = f"over scheduler {scheduler} at {COMPARED_AT}"
+        lines.append(_claim(title, gains, at_least=bound))
+    waste = [one.cell("cost", COMPARED_AT).server.padding_waste for one in rounds]
+    lines.append(_claim(f"padding waste at {COMPARED_AT}", waste, at_most=MOST_WASTE))
+    if model.model == "bundled":
+        for name, value in (("p50", _p50), ("mean", _mean)):
+            slower = [one.of_loop(value) for one in rounds]
+            title = f"one caller's {name} over the better loop's"
+            lines.append(_claim(title, slower, at_most=MOST_OF_LOOP))
+    failed = sum(cell.client.failed for one in rounds for cell in one.cells)
+    return [*lines, f"| failed requests: 0 | {failed} | {'holds' if failed == 0 else 'FAILS'} |"]
+
+
+def _p50(lone: Lone) -> float:
+    return lone.p50_ms
+
+
+def _mean(lone: Lone) -> float:
+    return lone.mean_ms
+
+
+def _claim(
+    title: str, values: Sequence[float], *, at_least: float = 0.0, at_most: float = float("inf")
+) -> str:
+    median = statistics.median(values)
+    bound = f"at least {at_least:g}" if at_least else f"at most {at_most:g}"
+    verdict = "holds" if at_least <= median <= at_most else "FALLS SHORT"
+    return f"| {title}: {bound} | {median:.3f} ({_span(values)}) | {verdict} |"
+
+
+def _span(values: Sequence[float]) -> str:
+    return f"{min(values):.2f} to {max(values):.2f}"
