@@ -17,6 +17,8 @@ from nerve.engine.plan import BatchLimits, Floats, plan, prices, wait_s
 from nerve.errors import ModelUnloaded, NerveError, QueueFull, WaitTooLong
 from nerve.types import CostModel, IntArray, Row, RowResult
 
+MIN_AHEAD: Final = 8
+"""Rows that must wait at least for a batch to be taken ahead of a free worker."""
 _DELAY_STEP: Final = 0.05
 _MOST_DELAY: Final = 100.0
 
@@ -61,11 +63,15 @@ class Batcher:
     Rows take turns by the time at which they came, but a row of a large request as if it had come
     when the rows before it were done, and one of a lower priority as if it had come later. So
     nobody waits for all of a large request, and priorities hold nobody up for ever.
+
+    There can be more takers than `workers` that run: then, as long as enough waits to choose from,
+    the next batch is there before a run ends, and no time is lost between two.
     """
 
-    def __init__(self, model: str, limits: BatchLimits, *, workers: int) -> None:
+    def __init__(self, model: str, limits: BatchLimits, *, workers: int, ahead: int = 0) -> None:
+        """`workers` batches run at the same time; `ahead` more tasks call `next_batch`."""
         self.limits = limits
-        self._model, self._workers = model, workers
+        self._model, self._workers, self._takers = model, workers, workers + ahead
         self._waiting: list[Waiter] = []  # by turn
         self._arrival = asyncio.Event()
         self._closed = False
@@ -152,7 +158,8 @@ class Batcher:
         self._work_s += own
         if not in_order:
             self._waiting.sort(key=_turn)  # stable
-        self._arrival.set()
+        if self._ready():
+            self._arrival.set()
         return [waiter.future for waiter in waiters]
 
     async def next_batch(self) -> Batch:
@@ -160,7 +167,7 @@ class Batcher:
         self._idle += 1
         try:
             while True:
-                if not self.queued:
+                if not self.queued or not self._ready():
                     self._arrival.clear()
                     await self._arrival.wait()
                     continue
@@ -179,6 +186,16 @@ class Batcher:
         finally:
             self._idle -= 1
 
+    @property
+    def _busy(self) -> int:
+        """Batches that were taken and run, or are about to."""
+        return self._takers - self._idle
+
+    def _ready(self) -> bool:
+        """Whether a batch can be taken now: for a free worker, or ahead of one from many rows."""
+        enough = max(MIN_AHEAD, self.limits.max_batch_size)
+        return self._busy < self._workers or len(self._waiting) >= enough
+
     def _plan(self, now: float) -> list[int]:
         if len(self._waiting) == 1:  # what a lone caller finds
             return [0]
@@ -189,7 +206,8 @@ class Batcher:
             known = at < len(self._buckets)
             lengths[known] = self._buckets[at[known]]
         # Idle instances share what waits, unless company is worth waiting for.
-        sharing = 1 if self.limits.max_queue_delay_s else self._idle
+        free = max(1, self._workers - self._busy)
+        sharing = 1 if self.limits.max_queue_delay_s else free
         return plan(
             lengths,
             self._priced(int(lengths.max()))[lengths],
@@ -205,7 +223,7 @@ class Batcher:
         batch = [self._waiting[position] for position in positions]
         taken = set(positions)
         self._keep([each for place, each in enumerate(self._waiting) if place not in taken])
-        return Batch(batch, alone=self._idle == self._workers and not self._waiting)
+        return Batch(batch, alone=self._busy == 0 and not self._waiting)
 
     def _keep(self, waiting: list[Waiter]) -> None:
         self._waiting = waiting

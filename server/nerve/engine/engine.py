@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 
@@ -32,6 +32,20 @@ MEASURED_SHAPES: Final = (
     (1, 4), (1, 16), (1, 64), (4, 16), (16, 16), (4, 64), (16, 32), (8, 128),
 )  # fmt: skip
 """Rows and tokens, from short to long."""
+
+
+class _Done(NamedTuple):
+    """What a run gave.
+
+    `logits` (rows, longest, labels), on a GPU with what `Shapes` adds; `began` in monotonic seconds;
+    `took_s`; `cost_s` for the cost model: where a run happens in one thread, seconds of its core, as
+    what else the machine does meanwhile says nothing of the run.
+    """
+
+    logits: FloatArray
+    began: float
+    took_s: float
+    cost_s: float
 
 
 def _limits(config: ModelConfig) -> BatchLimits:
@@ -63,7 +77,10 @@ class LocalEngine:
         self._model, self._pad_id, self._metrics = model, pad_id, metrics
         self._instances = list(instances)
         count = sum(instance.workers for instance in instances)
-        self._batcher = Batcher(model, limits, workers=count)
+        # A batch waits in the threads' queue for the run before it to end, so that none waits for
+        # the loop. It could only go to one of several sessions, which may be the busy one.
+        self._ahead = 1 if len(instances) == 1 else 0
+        self._batcher = Batcher(model, limits, workers=count, ahead=self._ahead)
         self._batches = self._rows = self._tokens = self._padded = 0
         self._shapes: Shapes | None = None
         self._threads = ThreadPoolExecutor(count, thread_name_prefix=f"nerve-{model}")
@@ -118,7 +135,7 @@ class LocalEngine:
         longest = max(len(row.ids) for row in rows)
         try:
             return [
-                (await loop.run_in_executor(self._threads, self._compute, session, rows))[0][
+                (await loop.run_in_executor(self._threads, self._compute, session, rows)).logits[
                     : len(rows), :longest
                 ]
                 for session in self._sessions()
@@ -147,13 +164,11 @@ class LocalEngine:
         for rows, length in shapes * 2:
             batch = [Row(np.full(length, self._pad_id, dtype=np.int64))] * rows
             try:
-                logits, took = await loop.run_in_executor(
-                    self._threads, self._compute, session, batch
-                )
+                done = await loop.run_in_executor(self._threads, self._compute, session, batch)
             except Exception as error:
                 raise InferenceFailed(self._model, str(error)) from error
-            shape = logits.shape[0], logits.shape[1]
-            runs[shape] = min(took, runs.get(shape, took))
+            shape = done.logits.shape[0], done.logits.shape[1]
+            runs[shape] = min(done.cost_s, runs.get(shape, done.cost_s))
             if time.monotonic() > until:
                 break
         self._batcher.begin([Run(*shape, took) for shape, took in runs.items()])
@@ -161,7 +176,7 @@ class LocalEngine:
     def start(self) -> None:
         """Begin to take rows off the queue."""
         for instance in self._instances:
-            for _ in range(instance.workers):
+            for _ in range(instance.workers + self._ahead):
                 worker = self._serve(instance)
                 self._workers.append(asyncio.create_task(worker, name=f"worker-{self._model}"))
 
@@ -223,19 +238,19 @@ class LocalEngine:
 
     async def _run(self, session: Session, batch: Sequence[Waiter]) -> None:
         loop = asyncio.get_running_loop()
-        began = time.monotonic()
         rows = [waiter.row for waiter in batch]
-        logits, ran_s = await loop.run_in_executor(self._threads, self._compute, session, rows)
-        took = time.monotonic() - began
+        done = await loop.run_in_executor(self._threads, self._compute, session, rows)
+        logits = done.logits
         count, length = logits.shape[:2]
-        self._count(rows, padded_tokens=count * length, took_s=took)
+        self._count(rows, padded_tokens=count * length, took_s=done.took_s)
         if all(session is not instance.solo for instance in self._instances):
-            self._batcher.observe(Run(count, length, ran_s), took_s=took)
+            self._batcher.observe(Run(count, length, done.cost_s), took_s=done.took_s)
         for waiter, scores in zip(batch, logits[: len(batch)], strict=True):
             own = scores[: len(waiter.row.ids)]
             if count > 1:  # one row kept by a slow client must not hold the whole batch
                 own = own.copy()
-            waiter.settle(RowResult(own, queue_s=began - waiter.arrived, inference_s=took))
+            queue_s = done.began - waiter.arrived
+            waiter.settle(RowResult(own, queue_s=queue_s, inference_s=done.took_s))
 
     def _count(self, rows: Sequence[Row], *, padded_tokens: int, took_s: float) -> None:
         tokens = sum(len(row.ids) for row in rows)
@@ -245,17 +260,12 @@ class LocalEngine:
         self._padded += padded_tokens
         self._metrics.observe(len(rows), tokens, padded_tokens, took_s)
 
-    def _compute(self, session: Session, rows: Sequence[Row]) -> tuple[FloatArray, float]:
-        """Logits (rows, longest, labels), on a GPU with what `Shapes` adds; and the seconds it took.
-
-        Where a run happens in this thread, seconds of its core: what else the machine does meanwhile
-        says nothing of the run.
-        """
-        clock = time.thread_time if session.in_callers_thread else time.perf_counter
-        began = clock()
+    def _compute(self, session: Session, rows: Sequence[Row]) -> _Done:
+        began, used = time.monotonic(), time.thread_time()
         shapes = self._shapes if session.device == "gpu" else None
         logits = session.run(*pad(rows, self._pad_id, shapes))
-        return logits, clock() - began
+        took, used = time.monotonic() - began, time.thread_time() - used
+        return _Done(logits, began, took, used if session.in_callers_thread else took)
 
     def _sessions(self) -> list[Session]:
         """Every session once."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from nerve.engine.batcher import Batcher, Waiter
+from nerve.engine.batcher import MIN_AHEAD, Batcher, Waiter
 from nerve.engine.cost import Run
 from nerve.engine.plan import BatchLimits
 from nerve.errors import InferenceFailed, ModelUnloaded, QueueFull, WaitTooLong
@@ -369,3 +369,34 @@ async def test_lengths_are_planned_as_they_are_padded() -> None:
         batcher.submit([row(60, mark=2)])
         assert marks((await batcher.next_batch()).waiters) == expected
         batcher.close()
+
+
+async def test_a_batch_is_taken_ahead_only_from_many_rows() -> None:
+    """Of two takers one runs: the other takes what is a choice, not what is there."""
+    batcher = Batcher("ner", bounds(rows=3), workers=1, ahead=1)
+    takers = [asyncio.create_task(batcher.next_batch()) for _ in range(2)]
+    await everybody_had_a_turn()
+    batcher.submit([row(3, mark=1)])
+    assert (await takers[0]).alone
+    for mark in range(2, 1 + MIN_AHEAD):
+        batcher.submit([row(3, mark=mark)])
+        await everybody_had_a_turn()
+        assert not takers[1].done()
+    batcher.submit([row(3, mark=99)])
+    batch = await takers[1]
+    assert (marks(batch.waiters), batch.alone) == ([2, 3, 4], False)
+
+
+async def test_what_waits_goes_to_the_first_taker_that_is_free() -> None:
+    """A row that is no reason to take a batch ahead waits for the run to end, and no longer."""
+    batcher = Batcher("ner", bounds(rows=3), workers=1, ahead=1)
+    takers = [asyncio.create_task(batcher.next_batch()) for _ in range(2)]
+    await everybody_had_a_turn()
+    batcher.submit([row(3, mark=1)])
+    await takers[0]
+    batcher.submit([row(3, mark=2)])
+    await everybody_had_a_turn()
+    assert not takers[1].done()
+    assert marks((await batcher.next_batch()).waiters) == [2]  # the one that has run comes back
+    takers[1].cancel()
+    await asyncio.gather(takers[1], return_exceptions=True)
