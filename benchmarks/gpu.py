@@ -36,7 +36,8 @@ from rich.console import Console
 from rich.table import Table
 from sample import load_texts
 
-from nerve.config.model import Gpu, InstanceGroup, Kind, ModelConfig, Optimization, Precision
+from nerve.config.model import ModelConfig
+from nerve.config.running import Gpu, InstanceGroup, Kind, Optimization, Precision
 from nerve.engine.precision.convert import convert
 from nerve.engine.providers import OnGpu, providers
 from nerve.engine.session import gpu_devices

@@ -33,7 +33,7 @@ from rich.table import Table
 from sample import load_texts
 from tokenizers import Tokenizer
 
-from nerve.config.model import Precision
+from nerve.config.running import Precision
 from nerve.engine.precision.convert import convert
 
 BUNDLED: Final = Path(__file__).parents[1] / "model_repository" / "minilm-ner" / "1"

@@ -27,7 +27,8 @@ from typing import Final
 
 import orjson
 
-from nerve.config.model import Kind, ModelConfig, Precision
+from nerve.config.model import ModelConfig
+from nerve.config.running import Kind, Precision
 from nerve.engine.graph_cache import (
     CPU_PROVIDER,
     GraphCache,

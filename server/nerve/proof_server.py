@@ -30,7 +30,8 @@ import orjson
 from prometheus_client import CollectorRegistry
 
 from nerve import logs
-from nerve.config.model import Kind, ModelConfig, WarmupSample
+from nerve.config.model import ModelConfig, WarmupSample
+from nerve.config.running import Kind
 from nerve.engine.graph_cache import GraphCache, NotCachedError
 from nerve.engine.memory import limit_memory
 from nerve.engine.session import gpu_devices, require_runtime

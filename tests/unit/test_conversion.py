@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from nerve.config.model import ModelConfig, Optimization, Precision, QualityGate
+from nerve.config.model import ModelConfig, QualityGate
+from nerve.config.running import Optimization, Precision
 from nerve.conversion import Converter, conversion_key
 from nerve.engine.graph_cache import GraphCache
 from nerve.errors import ModelLoadFailed

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nerve.config.model import ModelConfig, Optimization, Precision, QualityGate
+from nerve.config.model import ModelConfig, QualityGate
+from nerve.config.running import Optimization, Precision
 from nerve.errors import InferenceFailed, ModelLoadFailed
 from nerve.golden import TEXTS_PER_CALL, answers_before, check_gate, check_golden, enforce
 from nerve.golden_texts import (

@@ -20,7 +20,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from nerve.config.model import InstanceGroup, Kind, ModelConfig, QualityGate
+from nerve.config.model import ModelConfig, QualityGate
+from nerve.config.running import InstanceGroup, Kind
 from nerve.engine.memory import limit_memory
 from nerve.errors import ModelLoadFailed
 from nerve.proof import MAX_ANSWER_BYTES, Proof, Prover

@@ -18,7 +18,8 @@ import pytest
 from onnx import helper
 from prometheus_client import CollectorRegistry
 
-from nerve.config.model import GraphLevel, ModelConfig, Optimization, QualityGate
+from nerve.config.model import ModelConfig, QualityGate
+from nerve.config.running import GraphLevel, Optimization
 from nerve.engine.graph_cache import GraphCache, checksum
 from nerve.errors import ModelLoadFailed
 from nerve.metrics import EngineMetrics

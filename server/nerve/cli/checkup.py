@@ -14,12 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from nerve.config.model import (
-    ModelConfig,
-    QualityGate,
-    load_model_config,
-    load_version_config,
-)
+from nerve.config.model import ModelConfig, QualityGate, load_model_config, load_version_config
 from nerve.errors import ConfigInvalid, NerveError, RepositoryInvalid
 from nerve.repository.files import printed, told
 from nerve.repository.fingerprint import Digests, inspect_version

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from nerve.cli.drive import Figures
-from nerve.config.model import ModelConfig, Precision
+from nerve.config.model import ModelConfig
+from nerve.config.running import Precision
 
 STEP: Final = 1.01
 """A trial must be so much better to be gone on from; less is noise."""

@@ -11,7 +11,7 @@ from nerve import logs
 from nerve.cli.bench import EXIT_INTERRUPTED, MAX_CONCURRENCY, Batch, FormatOption, Texts
 from nerve.cli.report import Format, number, progress_bar, remark, rounded, show
 from nerve.cli.terminal import print_lines
-from nerve.config.model import Precision
+from nerve.config.running import Precision
 from nerve.errors import InvalidField
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from nerve.cli.drive import Figures, Load, Tally, drive, figures, in_turn, since
 from nerve.cli.in_process import LOAD_TIMEOUT_S, LocalTarget, Source, open_local
 from nerve.cli.report import Bar
 from nerve.cli.search import GAIN, Machine, Settings, Trial, axes, descend
-from nerve.config.model import ModelConfig, Precision
+from nerve.config.model import ModelConfig
+from nerve.config.running import Precision
 from nerve.conversion import Converter
 from nerve.engine.graph_cache import GraphCache
 from nerve.engine.instances import cores

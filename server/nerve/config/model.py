@@ -4,42 +4,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from nerve.config.problems import parse_yaml, validate
+from nerve.config.running import DynamicBatching, InstanceGroup, Optimization, Section
 from nerve.errors import ConfigInvalid, Problem
 from nerve.types import OffsetUnit, Side, Strategy
 
 MAX_CONFIG_BYTES = 128 * 1024
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class LatestVersions(_Section):
+class LatestVersions(Section):
     """Serve the newest versions."""
 
     num_versions: Annotated[int, Field(strict=True, ge=1)] = 1
     """How many, counted from the highest number."""
 
 
-class AllVersions(_Section):
+class AllVersions(Section):
     """Serve every version in the folder."""
 
 
-class SpecificVersions(_Section):
+class SpecificVersions(Section):
     """Serve exactly these versions."""
 
     versions: Annotated[list[Annotated[int, Field(strict=True, ge=1)]], Field(min_length=1)]
     """Their numbers; one that is missing is listed UNAVAILABLE, the others are served."""
 
 
-class VersionPolicy(_Section):
+class VersionPolicy(Section):
     """Which version folders are served: exactly one of the three keys."""
 
     latest: LatestVersions | None = None
@@ -75,162 +71,12 @@ def _version_key(value: object) -> object:
     return value
 
 
-class Scheduler(StrEnum):
-    """How rows that wait are put together."""
-
-    COST = "cost"
-    FIFO = "fifo"
-    NONE = "none"
-
-
-class DynamicBatching(_Section):
-    """How requests of different callers are put into one run."""
-
-    scheduler: Scheduler = Scheduler.COST
-    """cost joins the oldest row with those that the measured cost model says suit it; fifo takes
-    rows in their order and pads them to the longest; none runs each row alone."""
-    max_queue_delay_microseconds: Annotated[int, Field(strict=True, ge=0, le=10_000_000)] = 0
-    """Longest time that a free instance waits for company; 0 sends whatever is waiting."""
-    max_queue_size: Annotated[int, Field(strict=True, ge=1)] = 2048
-    """Texts that may wait; a request that finds so many waiting is refused at once."""
-    default_timeout_microseconds: Annotated[int, Field(strict=True, ge=1)] | None = None
-    """Longest time that a request may take; by default the server's request_timeout_s. The caller
-    can ask for less."""
-    default_priority: Annotated[int, Field(strict=True, ge=1, le=10)] = 5
-    """Priority of requests that name none, from 1 (first) to 10."""
-    priority_step_microseconds: Annotated[int, Field(strict=True, ge=0, le=60_000_000)] = 1_000_000
-    """How much longer than a row of the next higher priority a row must have waited to go before
-    it; 0 ignores priorities."""
-
-
-class Kind(StrEnum):
-    """Where an instance runs; the names are Triton's."""
-
-    CPU = "KIND_CPU"
-    GPU = "KIND_GPU"
-    AUTO = "KIND_AUTO"
-
-
-class InstanceGroup(_Section):
-    """A group of instances, each of which runs one batch at a time."""
-
-    count: Annotated[int, Field(strict=True, ge=1, le=256)] | None = None
-    """Instances, on a GPU per device; by default one a GPU, or as many as there are cores."""
-    kind: Kind = Kind.AUTO
-    """KIND_AUTO takes GPUs where there are some; KIND_GPU without one does not load."""
-    gpus: Annotated[list[Annotated[int, Field(strict=True, ge=0)]], Field(min_length=1)] | None = (
-        None
-    )
-    """Device numbers for KIND_GPU and KIND_AUTO; by default every device."""
-
-    @model_validator(mode="after")
-    def _gpus_on_gpu(self) -> Self:
-        if self.gpus is not None and self.kind is Kind.CPU:
-            raise ValueError("gpus is given, but kind is KIND_CPU")
-        if self.gpus is not None and len(set(self.gpus)) != len(self.gpus):
-            raise ValueError("gpus names a device twice; use count for several instances on it")
-        return self
-
-
 def _one_group(value: object) -> object:
     """A single mapping means a list of one, as people write it."""
     return [value] if isinstance(value, dict) else value
 
 
-class GraphLevel(StrEnum):
-    """How far ONNX Runtime rewrites the graph when it loads it."""
-
-    DISABLE = "disable"
-    BASIC = "basic"
-    EXTENDED = "extended"
-    ALL = "all"
-
-
-class Precision(StrEnum):
-    """Number format that a graph is computed in."""
-
-    FP32 = "fp32"
-    FP16 = "fp16"
-    BF16 = "bf16"
-    INT8 = "int8"
-
-
-class GpuProvider(StrEnum):
-    """What runs a graph on a GPU."""
-
-    CUDA = "cuda"
-    TENSORRT = "tensorrt"
-
-
-def _ascending(lengths: list[int]) -> list[int]:
-    if lengths != sorted(set(lengths)):
-        raise ValueError("lengths must ascend, each of them once")
-    return lengths
-
-
-_Length = Annotated[int, Field(strict=True, ge=1)]
-
-
-class Gpu(_Section):
-    """How runs on a GPU are done; without effect on the CPU."""
-
-    provider: GpuProvider = GpuProvider.CUDA
-    """tensorrt builds an engine of its own at each load, which takes minutes (see
-    load_timeout_s), and needs TensorRT installed and shape_buckets."""
-    io_binding: bool = True
-    """Copy from and to buffers that stay, in pinned memory where there is some."""
-    cuda_graphs: bool = False
-    """Capture the run of each shape once and replay it, which spares launching its kernels one by
-    one; needs shape_buckets, rounds the number of rows up to a power of two, and refuses graphs
-    with control flow."""
-    shape_buckets: (
-        Annotated[list[_Length], Field(min_length=1), AfterValidator(_ascending)] | None
-    ) = None
-    """Lengths in tokens, ascending, that batches are padded up to, so that shapes recur; the
-    longest row of the model is always one. By default a batch is as long as its longest row."""
-
-    @model_validator(mode="after")
-    def _buckets_where_needed(self) -> Self:
-        for name, wanted in (
-            ("cuda_graphs: true", self.cuda_graphs),
-            ("provider: tensorrt", self.provider is GpuProvider.TENSORRT),
-        ):
-            if wanted and self.shape_buckets is None:
-                raise ValueError(
-                    f"{name} needs shape_buckets, for example [16, 32, 64, 128, 256, 512]"
-                )
-        if self.cuda_graphs and not self.io_binding:
-            raise ValueError("cuda_graphs: true needs io_binding: true")
-        return self
-
-
-class Optimization(_Section):
-    """How the graph is prepared and run."""
-
-    graph_level: GraphLevel = GraphLevel.ALL
-    """Graph rewriting; lower it when a model is miscompiled."""
-    intra_op_threads: Annotated[int, Field(strict=True, ge=1, le=1024)] = 1
-    """Threads of one run on the CPU. 1 runs in the instance's own thread; more instances are
-    usually faster than more threads."""
-    solo_threads: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = None
-    """Threads of a run on the CPU while nothing else is to do, which makes the answer to a lone
-    request quicker. More than intra_op_threads takes a second session and so holds the weights
-    twice; by default that is done, with as many threads as there are cores (8 at most), for graphs
-    of up to 256 MiB."""
-    precision: Precision | None = None
-    """Convert the graph when it is loaded; by default it runs as it is. int8 scales each token by
-    itself, so that an answer does not depend on what else is in the batch."""
-    max_f1_loss: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.003
-    """A conversion that loses more F1 than this on golden.jsonl, against the graph as it is, is
-    refused. Without that file a conversion is not checked."""
-    batch_invariant: bool = False
-    """Run every row alone, for graphs whose answers depend on what else is in the batch
-    (onnxruntime's quantize_dynamic makes such ones)."""
-    gpu: Gpu = Gpu()
-    """How runs on a GPU are done."""
-
-
-class TokenizerConfig(_Section):
+class TokenizerConfig(Section):
     """Overrides of what the export folder says about its tokenizer."""
 
     max_length: Annotated[int, Field(strict=True, ge=3)] | None = None
@@ -243,7 +89,7 @@ class TokenizerConfig(_Section):
     """Whether [CLS], [SEP] and their like are put around a text."""
 
 
-class WarmupSample(_Section):
+class WarmupSample(Section):
     """A run before the version is READY; one that fails keeps it from being served."""
 
     name: str = ""
@@ -256,7 +102,7 @@ class WarmupSample(_Section):
     """How often."""
 
 
-class QualityGate(_Section):
+class QualityGate(Section):
     """A version that finds less of `golden.jsonl` than this is not served."""
 
     min_f1: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -266,7 +112,7 @@ class QualityGate(_Section):
 Version = Annotated[int, BeforeValidator(_version_key), Field(ge=1)]
 
 
-class Routing(_Section):
+class Routing(Section):
     """Which versions answer requests that name none. Versions named here are served in addition to
     those of version_policy."""
 
@@ -282,7 +128,7 @@ class Routing(_Section):
         return self
 
 
-class Shadow(_Section):
+class Shadow(Section):
     """A version that gets copies of requests, served in addition to those of version_policy; its
     answers are only compared and counted."""
 
@@ -292,7 +138,7 @@ class Shadow(_Section):
     """Share of the requests without a version that are copied."""
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """`config.yaml` beside the version folders. Every key is optional: the export folder tells
     what the model is, this file only overrides."""
 
@@ -317,7 +163,7 @@ class ModelConfig(_Section):
         list[InstanceGroup],
         Field(min_length=1),
         BeforeValidator(_one_group, json_schema_input_type=InstanceGroup | list[InstanceGroup]),
-    ] = [InstanceGroup()]
+    ] = [InstanceGroup()]  # noqa: RUF012  pydantic copies defaults
     """Where the model runs, and how often at the same time."""
     optimization: Optimization = Optimization()
     """ONNX Runtime session options."""
@@ -330,7 +176,7 @@ class ModelConfig(_Section):
     offset_unit: OffsetUnit | None = None
     """What start and end count, for requests that do not say; by default the dialect's own:
     bytes on Encoderfile's routes, code points elsewhere."""
-    model_warmup: list[WarmupSample] = [WarmupSample()]
+    model_warmup: list[WarmupSample] = [WarmupSample()]  # noqa: RUF012  as above
     """Runs before the version is READY."""
     quality_gate: QualityGate | None = None
     """A check against golden.jsonl before the version is READY."""

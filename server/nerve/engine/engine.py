@@ -12,7 +12,8 @@ from typing import Final, NamedTuple, Self
 
 import numpy as np
 
-from nerve.config.model import ModelConfig, Scheduler
+from nerve.config.model import ModelConfig
+from nerve.config.running import Scheduler
 from nerve.engine.batcher import Batcher, Waiter
 from nerve.engine.cost import Run
 from nerve.engine.load import Graph, Instance, load_instances

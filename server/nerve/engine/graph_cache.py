@@ -24,7 +24,7 @@ from typing import Final
 
 import numpy as np
 
-from nerve.config.model import GraphLevel
+from nerve.config.running import GraphLevel
 from nerve.engine.session import optimise, runtime_identity
 from nerve.errors import ModelLoadFailed
 from nerve.types import VersionFiles

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from nerve.config.model import InstanceGroup, Kind, Optimization
+from nerve.config.running import InstanceGroup, Kind, Optimization
 from nerve.errors import ModelLoadFailed
 
 

@@ -8,7 +8,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from nerve.config.model import GraphLevel, ModelConfig
+from nerve.config.model import ModelConfig
+from nerve.config.running import GraphLevel
 from nerve.engine.instances import Placement, cores, place, solo_threads
 from nerve.engine.providers import OnGpu
 from nerve.engine.session import LoadStop, Session, gpu_devices

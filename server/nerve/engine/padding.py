@@ -9,7 +9,8 @@ from typing import Self
 
 import numpy as np
 
-from nerve.config.model import GpuProvider, ModelConfig
+from nerve.config.model import ModelConfig
+from nerve.config.running import GpuProvider
 from nerve.errors import ModelLoadFailed
 from nerve.types import IntArray, Row
 

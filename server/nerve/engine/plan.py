@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from nerve.config.model import Scheduler
+from nerve.config.running import Scheduler
 from nerve.types import BoolArray, CostModel, IntArray
 
 Floats = npt.NDArray[np.float64]

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from nerve.config.model import Gpu, GpuProvider, ModelConfig, Precision
+from nerve.config.model import ModelConfig
+from nerve.config.running import Gpu, GpuProvider, Precision
 from nerve.errors import ModelLoadFailed
 
 CPU: Final = "CPUExecutionProvider"

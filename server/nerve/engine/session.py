@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from nerve.config.model import GraphLevel
+from nerve.config.running import GraphLevel
 from nerve.engine.binding import BoundRuns, CapturedRuns
 from nerve.engine.providers import (
     CPU,

@@ -10,12 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nerve.config.model import (
-    SERVING_KEYS,
-    ModelConfig,
-    load_model_config,
-    load_version_config,
-)
+from nerve.config.model import SERVING_KEYS, ModelConfig, load_model_config, load_version_config
 from nerve.errors import ConfigInvalid
 from nerve.repository.fingerprint import Digests, Stamp, inspect_version, stamp
 from nerve.repository.layout import ModelFiles

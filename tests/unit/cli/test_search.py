@@ -9,7 +9,8 @@ import pytest
 
 from nerve.cli.drive import Load, Tally, figures
 from nerve.cli.search import Machine, Settings, Trial, axes, better, descend
-from nerve.config.model import InstanceGroup, ModelConfig, Optimization, Precision
+from nerve.config.model import ModelConfig
+from nerve.config.running import InstanceGroup, Optimization, Precision
 
 BASE = Settings.of(ModelConfig())
 CPU = Machine(

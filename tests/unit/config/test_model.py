@@ -16,17 +16,13 @@ from nerve.config.model import (
     MAX_CONFIG_BYTES,
     SERVING_KEYS,
     AllVersions,
-    Gpu,
-    GpuProvider,
-    Kind,
     LatestVersions,
     ModelConfig,
-    Precision,
-    Scheduler,
     SpecificVersions,
     load_model_config,
     load_version_config,
 )
+from nerve.config.running import Gpu, GpuProvider, Kind, Precision, Scheduler
 from nerve.errors import ConfigInvalid
 from nerve.types import OffsetUnit, Side, Strategy
 

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from nerve.config.model import GraphLevel
+from nerve.config.running import GraphLevel
 from nerve.engine import binding
 from nerve.engine.binding import BoundRuns, CapturedRuns
 from nerve.engine.padding import Shapes, pad

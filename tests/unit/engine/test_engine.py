@@ -15,14 +15,8 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from nerve.config.model import (
-    DynamicBatching,
-    InstanceGroup,
-    Kind,
-    ModelConfig,
-    Optimization,
-    Scheduler,
-)
+from nerve.config.model import ModelConfig
+from nerve.config.running import DynamicBatching, InstanceGroup, Kind, Optimization, Scheduler
 from nerve.engine.engine import LocalEngine
 from nerve.engine.load import Instance
 from nerve.engine.padding import Shapes, pad

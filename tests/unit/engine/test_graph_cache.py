@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
-from nerve.config.model import GraphLevel
+from nerve.config.running import GraphLevel
 from nerve.engine.graph_cache import (
     LEFTOVER_S,
     GraphCache,

@@ -7,7 +7,7 @@ import os
 import pytest
 from pydantic import ValidationError
 
-from nerve.config.model import InstanceGroup, Kind, Optimization
+from nerve.config.running import InstanceGroup, Kind, Optimization
 from nerve.engine.instances import MAX_SOLO_GRAPH_BYTES, Placement, cores, place, solo_threads
 from nerve.errors import ModelLoadFailed
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nerve.config.model import Gpu, GpuProvider, ModelConfig, Optimization, TokenizerConfig
+from nerve.config.model import ModelConfig, TokenizerConfig
+from nerve.config.running import Gpu, GpuProvider, Optimization
 from nerve.engine.padding import Shapes, pad
 from nerve.errors import ModelLoadFailed
 from nerve.types import Row

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nerve.config.model import Scheduler
+from nerve.config.running import Scheduler
 from nerve.engine.plan import HOPELESS, BatchLimits, plan, prices, wait_s
 from nerve.types import CostModel, IntArray
 

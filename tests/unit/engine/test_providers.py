@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nerve.config.model import Gpu, GpuProvider, ModelConfig, Optimization, Precision
+from nerve.config.model import ModelConfig
+from nerve.config.running import Gpu, GpuProvider, Optimization, Precision
 from nerve.engine.providers import CPU, CUDA, PLAIN, TENSORRT, OnGpu, providers, refusal, unusable
 from nerve.errors import ModelLoadFailed
 

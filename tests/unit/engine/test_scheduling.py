@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from nerve.config.model import Scheduler
+from nerve.config.running import Scheduler
 from nerve.engine.plan import BatchLimits, plan, prices
 from nerve.types import CostModel
 

@@ -16,7 +16,8 @@ import onnx
 import pytest
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from nerve.config.model import Gpu, GraphLevel, ModelConfig, Optimization
+from nerve.config.model import ModelConfig
+from nerve.config.running import Gpu, GraphLevel, Optimization
 from nerve.engine.providers import OnGpu
 from nerve.engine.session import LoadStop, Session, gpu_devices
 from nerve.errors import ModelLoadFailed

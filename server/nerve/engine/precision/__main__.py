@@ -17,7 +17,7 @@ from typing import Final
 import orjson
 from pydantic import BaseModel
 
-from nerve.config.model import Precision
+from nerve.config.running import Precision
 from nerve.engine.memory import limit_memory
 from nerve.engine.precision.convert import convert_model
 from nerve.engine.precision.graph import ConversionError, read

@@ -9,7 +9,7 @@ from typing import Final
 
 from onnx import ModelProto, TensorProto
 
-from nerve.config.model import Precision
+from nerve.config.running import Precision
 from nerve.engine.precision.floats import narrow, widen
 from nerve.engine.precision.graph import ConversionError, read, write
 from nerve.engine.precision.int8 import quantize

@@ -16,7 +16,7 @@ from onnx import helper
 from onnxruntime.quantization import quantize_dynamic
 
 from graph_runs import run
-from nerve.config.model import Precision
+from nerve.config.running import Precision
 from nerve.engine.precision.convert import adds_exactly, convert
 from nerve.engine.precision.graph import ConversionError, write
 
