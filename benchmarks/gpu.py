@@ -43,7 +43,8 @@ from nerve.engine.providers import OnGpu, providers
 from nerve.engine.session import gpu_devices
 from nerve.errors import NerveError
 from nerve.metrics import EngineMetrics
-from nerve.model import NerModel, open_model
+from nerve.model import NerModel
+from nerve.opening import open_model
 from nerve.types import CutOptions, Row, VersionFiles
 
 RESULTS: Final = Path(__file__).parent / "results"

@@ -30,7 +30,8 @@ from nerve.frontend.http.openinference import OpenInferenceDialect
 from nerve.frontend.http.server import HttpServer, build_app
 from nerve.golden import answers_before, check_gate
 from nerve.metrics import EngineMetrics, RepositoryMetrics, RequestMetrics
-from nerve.model import NerModel, open_model
+from nerve.model import NerModel
+from nerve.opening import open_model
 from nerve.proof import Prover
 from nerve.repository.catalog import Catalog
 from nerve.repository.manager import ModelManager

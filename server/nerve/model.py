@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Final
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from nerve.config.model import ModelConfig
-from nerve.engine.engine import LocalEngine
-from nerve.engine.padding import Shapes
-from nerve.errors import InferenceFailed, ModelLoadFailed, NonFiniteScores
-from nerve.metrics import EngineMetrics
+from nerve.errors import InferenceFailed, NonFiniteScores
 from nerve.pipeline.text_side import Scored, TextSide
 from nerve.pipeline.tokenizer import (
     TextTokenizer,
-    load_tokenizer,
-    positions_after_padding,
-    read_json_object,
 )
 from nerve.pipeline.windows import EncodedText
-from nerve.threads import in_own_thread
 from nerve.types import (
     CallStatistics,
     CutOptions,
@@ -39,13 +26,7 @@ from nerve.types import (
     SpanAnswer,
     SpanOptions,
     TokenAnswer,
-    VersionFiles,
 )
-
-log = logging.getLogger(__name__)
-
-_OUT_OF_BOUNDS: Final = "out of data bounds"
-"""How the runtime says on the CPU that an id has no embedding."""
 
 
 def check_logits(info: ModelInfo, logits: FloatArray) -> None:
@@ -167,204 +148,3 @@ class NerModel:
     async def aclose(self) -> None:
         """Free the engine."""
         await self._engine.aclose()
-
-
-async def open_model(
-    name: str,
-    files: VersionFiles,
-    config: ModelConfig,
-    *,
-    metrics: EngineMetrics,
-    optimised: Path | None = None,
-    lean: bool = False,
-) -> NerModel:
-    """Load a version, warm it up, and see that its parts belong together.
-
-    When this is cancelled, the load is broken off and what there is of it is freed.
-
-    Args:
-        name, files, config: of the version.
-        metrics: what its batches are counted in.
-        optimised: its graph from `nerve.engine.graph_cache`.
-        lean: only see whether it works: do without what would make it quick.
-    Raises:
-        ModelLoadFailed, RuntimeMissing: with the reason for the index.
-    """
-    if files.problem or files.onnx is None:
-        raise ModelLoadFailed(files.problem)
-    if "tokenizer.json" not in files.side:
-        raise ModelLoadFailed(
-            "tokenizer.json is missing: put the export's fast tokenizer beside the model "
-            "(AutoTokenizer.from_pretrained(…).save_pretrained(folder) writes it)"
-        )
-    json_files = {
-        key: await asyncio.to_thread(read_json_object, files.side.get(f"{key}.json"))
-        for key in ("config", "tokenizer_config", "special_tokens_map")
-    }
-    tokenizer, engine = await _load_parts(name, files, config, json_files, metrics, optimised, lean)
-    try:
-        engine.round_on_gpus(Shapes.of(config, longest=tokenizer.max_tokens))
-        _check_positions(engine, json_files["config"])
-        labels = _labels(name, config, json_files["config"], engine.labels)
-        timeout_us = config.dynamic_batching.default_timeout_microseconds
-        info = ModelInfo(
-            name=name,
-            version=files.number,
-            labels=labels,
-            max_tokens=tokenizer.max_tokens,
-            max_batch_size=config.max_batch_size,
-            max_num_tokens=config.max_num_tokens,
-            max_queue_size=config.dynamic_batching.max_queue_size,
-            stride=tokenizer.stride,
-            device=engine.device,
-            aggregation_strategy=config.aggregation_strategy,
-            offset_unit=config.offset_unit,
-            default_timeout_s=None if timeout_us is None else timeout_us / 1e6,
-        )
-        model = NerModel(
-            info,
-            tokenizer=tokenizer,
-            engine=engine,
-            type_ids="token_type_ids" in engine.inputs,
-        )
-        _check_vocabulary(tokenizer.highest_id, json_files["config"])
-        await _warm_up(model, engine, config, tokenizer.highest_id)
-        await _try_highest_id(engine, tokenizer.highest_id)
-        if not lean:
-            await engine.measure(tokenizer.max_tokens)
-        engine.start()
-    except BaseException:
-        await engine.aclose()
-        raise
-    return model
-
-
-async def _load_parts(
-    name: str,
-    files: VersionFiles,
-    config: ModelConfig,
-    json_files: Mapping[str, Mapping[str, object]],
-    metrics: EngineMetrics,
-    optimised: Path | None,
-    lean: bool,
-) -> tuple[TextTokenizer, LocalEngine]:
-    """Tokenizer and engine, loaded side by side."""
-    assert files.onnx is not None  # the caller has checked
-    pad_id = json_files["config"].get("pad_token_id", 0)
-    opening = asyncio.create_task(
-        LocalEngine.open(
-            name,
-            files.onnx,
-            config,
-            pad_id=pad_id if isinstance(pad_id, int) else 0,
-            metrics=metrics.of(name, files.number),
-            external=files.external,
-            optimised=optimised,
-            lean=lean,
-        )
-    )
-    read_tokenizer = functools.partial(
-        load_tokenizer,
-        files.side["tokenizer.json"],
-        model=name,
-        config=config.tokenizer,
-        max_row_tokens=config.max_num_tokens,
-        tokenizer_config=json_files["tokenizer_config"],
-        special_tokens=json_files["special_tokens_map"],
-        model_config=json_files["config"],
-    )
-    try:
-        return await in_own_thread(read_tokenizer, name=f"nerve-load-{name}"), await opening
-    except BaseException:
-        opening.cancel()  # breaks off its load; no effect if it is done
-        engine = (await asyncio.gather(opening, return_exceptions=True))[0]
-        if isinstance(engine, LocalEngine):
-            await engine.aclose()
-        raise
-
-
-def _check_positions(engine: LocalEngine, model_config: Mapping[str, object]) -> None:
-    if "position_ids" in engine.inputs and positions_after_padding(model_config):
-        raise ModelLoadFailed(
-            "the graph wants position_ids, which this server counts from 0, but a "
-            f"{model_config.get('model_type')} counts them from its pad id on; export it without "
-            "that input"
-        )
-
-
-def _labels(
-    name: str, config: ModelConfig, model_config: Mapping[str, object], width: int | None
-) -> tuple[str, ...]:
-    """Label names in output order: config.yaml, else id2label, else LABEL_0 … as transformers."""
-    if config.labels is not None:
-        labels, source = tuple(config.labels), "config.yaml names"
-    else:
-        table = model_config.get("id2label")
-        if not isinstance(table, dict) or not table:
-            if width is None:
-                raise ModelLoadFailed(
-                    "no labels: config.json has no id2label, and the graph does not state how "
-                    "many there are; list them as `labels` in config.yaml"
-                )
-            log.warning("model %s: no id2label in config.json; labels are LABEL_0 and on", name)
-            return tuple(f"LABEL_{number}" for number in range(width))
-        try:
-            by_id = {int(key): str(label) for key, label in table.items()}
-            labels = tuple(by_id[number] for number in range(len(by_id)))
-        except (KeyError, ValueError):
-            raise ModelLoadFailed(
-                f"id2label in config.json must number its labels 0 to {len(table) - 1}"
-            ) from None
-        source = "id2label in config.json has"
-    if width is not None and width != len(labels):
-        raise ModelLoadFailed(f"{source} {len(labels)} labels, but the graph puts out {width}")
-    return labels
-
-
-def _check_vocabulary(highest: int, model_config: Mapping[str, object]) -> None:
-    """What config.json tells; a GPU would read beyond the embedding without a word.
-
-    Many models have more embeddings than their tokenizer has ids: they are padded.
-    """
-    size = model_config.get("vocab_size")
-    if isinstance(size, int) and 0 < size <= highest:
-        raise ModelLoadFailed(
-            f"tokenizer.json has ids up to {highest}, but vocab_size in config.json is {size}: it "
-            "is the tokenizer of another model, or the model was not resized for added tokens"
-        )
-
-
-async def _warm_up(
-    model: NerModel, engine: LocalEngine, config: ModelConfig, highest_id: int
-) -> None:
-    """Run the samples on every session; also the first look at what the graph really puts out."""
-    for sample in config.model_warmup:
-        try:
-            (encoded,) = await asyncio.to_thread(model.encode, [sample.text], CutOptions())
-            rows = model.rows([encoded])[:1] * sample.batch_size
-            for _ in range(sample.count if len(rows[0].ids) else 0):
-                for logits in await engine.warm(rows):
-                    # rows alike, so nothing of this is padding
-                    check_logits(model.info, logits)
-        except Exception as error:
-            name = f" {sample.name!r}" if sample.name else ""
-            guess = (
-                f"; tokenizer.json, with ids up to {highest_id}, is probably that of another model"
-                if _OUT_OF_BOUNDS in str(error)
-                else ""
-            )
-            raise ModelLoadFailed(f"warm-up{name} failed: {error}{guess}") from error
-
-
-async def _try_highest_id(engine: LocalEngine, highest: int) -> None:
-    """One row of one token with the highest id: on the CPU the runtime refuses one without embedding."""
-    if highest < 0:
-        return
-    try:
-        await engine.warm([Row(np.array([highest], dtype=np.int64))])
-    except InferenceFailed as error:
-        raise ModelLoadFailed(
-            f"tokenizer.json has ids up to {highest}, but the model fails on id {highest}: it is "
-            "the tokenizer of another model, or the model was not resized for added tokens "
-            f"({error.detail})"
-        ) from error

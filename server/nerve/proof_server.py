@@ -38,7 +38,8 @@ from nerve.engine.session import gpu_devices, require_runtime
 from nerve.errors import NerveError, RuntimeMissing
 from nerve.golden import Answers, answers_before, check_gate
 from nerve.metrics import EngineMetrics
-from nerve.model import NerModel, open_model
+from nerve.model import NerModel
+from nerve.opening import open_model
 from nerve.proof import Request
 from nerve.types import CutOptions, VersionFiles
 

@@ -20,7 +20,7 @@ from nerve.engine.graph_cache import GraphCache
 from nerve.errors import ModelLoadFailed
 from nerve.golden import answer_golden
 from nerve.metrics import EngineMetrics
-from nerve.model import open_model
+from nerve.opening import open_model
 from nerve.proof import Proof, Prover
 from nerve.repository.fingerprint import Digests, inspect_version
 from nerve.repository.layout import read_model, scan

@@ -28,8 +28,9 @@ from nerve.errors import (
     TokenizationFailed,
 )
 from nerve.metrics import EngineMetrics
-from nerve.model import NerModel, open_model
+from nerve.model import NerModel
 from nerve.offload import INLINE_CHARACTERS, INLINE_TOKENS
+from nerve.opening import open_model
 from nerve.repository.layout import read_model, scan
 from nerve.types import CutOptions, OffsetUnit, SpanOptions, Strategy
 

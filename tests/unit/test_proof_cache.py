@@ -23,7 +23,7 @@ from nerve.config.running import GraphLevel, Optimization
 from nerve.engine.graph_cache import GraphCache, checksum
 from nerve.errors import ModelLoadFailed
 from nerve.metrics import EngineMetrics
-from nerve.model import open_model
+from nerve.opening import open_model
 from nerve.proof import Proof, Prover
 from nerve.repository.fingerprint import Digests, inspect_version
 from nerve.repository.layout import read_model, scan

@@ -21,7 +21,8 @@ from nerve.engine.session import require_runtime
 from nerve.errors import InvalidField, ModelLoadFailed, NerveError
 from nerve.golden import answers_before, check_gate
 from nerve.metrics import EngineMetrics
-from nerve.model import NerModel, open_model
+from nerve.model import NerModel
+from nerve.opening import open_model
 from nerve.repository.fingerprint import Digests, inspect_version
 from nerve.repository.layout import CONFIG_FILES
 from nerve.repository.selection import select

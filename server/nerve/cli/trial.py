@@ -15,7 +15,7 @@ from nerve.errors import ModelLoadFailed
 from nerve.golden import check_golden
 from nerve.golden_texts import GoldenReport
 from nerve.metrics import EngineMetrics
-from nerve.model import open_model
+from nerve.opening import open_model
 from nerve.proof import Proof, Prover
 from nerve.repository.onnx_file import batch_dependence
 from nerve.types import ModelInfo, VersionFiles
