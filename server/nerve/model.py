@@ -9,9 +9,7 @@ import numpy as np
 
 from nerve.errors import InferenceFailed, NonFiniteScores
 from nerve.pipeline.text_side import Scored, TextSide
-from nerve.pipeline.tokenizer import (
-    TextTokenizer,
-)
+from nerve.pipeline.tokenizer import TextTokenizer
 from nerve.pipeline.windows import EncodedText
 from nerve.types import (
     CallStatistics,

@@ -109,3 +109,27 @@ async def test_the_first_priority_goes_first(serve: Serve, repository: Repositor
         await waiting(110)
         group_of_callers.create_task(send("1"))
     assert order.index("1") < order.index("10")
+
+
+async def test_what_cannot_be_met_is_refused_at_once(http: Client) -> None:
+    """Behind seconds of work: refused with the wait, while who goes first is answered."""
+    text = "Ada Lovelace met Charles Babbage in London. " * 12
+    bulk = [asyncio.create_task(http.predict_tokens([text] * 128)) for _ in range(8)]
+
+    async def much_waits() -> bool:
+        return bool((await http.statistics("minilm-ner"))["queued_rows"] >= 600)
+
+    try:
+        await http.until(much_waits)
+        for path, status in (("/predict_tokens", 429), ("/predict", 503)):
+            refused = await ask(http, path, x_nerve_priority="10", request_timeout_ms="1000")
+            assert refused.status == status
+            assert int(refused.headers["Retry-After"]) >= 2
+        assert (await ask(http, "/predict_tokens", x_nerve_priority="1")).status == 200
+        assert (await http.statistics("minilm-ner"))["queued_rows"] > 0
+    finally:
+        for each in bulk:
+            each.cancel()
+        await asyncio.gather(*bulk, return_exceptions=True)
+    await http.queued("minilm-ner", 0)
+    assert (await ask(http, "/predict_tokens", request_timeout_ms="30000")).status == 200
