@@ -126,6 +126,8 @@ def write(path: Path, text: str) -> None:
                 os.fsync(file.fileno())
             if target.exists():
                 shutil.copymode(target, aside)
+                with contextlib.suppress(PermissionError):  # only root may give a file away
+                    os.chown(aside, target.stat().st_uid, target.stat().st_gid)
             else:
                 Path(aside).chmod(0o644)  # like a file of an editor: a server is somebody else
             Path(aside).replace(target)

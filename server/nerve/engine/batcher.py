@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from nerve.engine.cost import CostEstimator, Run
 from nerve.engine.plan import BatchLimits, Floats, plan, prices, wait_s
 from nerve.errors import ModelUnloaded, NerveError, QueueFull, WaitTooLong
 from nerve.types import CostModel, IntArray, Row, RowResult
+
+log = logging.getLogger(__name__)
 
 MIN_AHEAD: Final = 8
 """Rows that must wait at least for a batch to be taken ahead of a free worker."""
@@ -111,6 +114,10 @@ class Batcher:
         self._delay += _DELAY_STEP * (min(took_s / expected, _MOST_DELAY) - self._delay)
         self._estimator.observe(run)
 
+    def observe_lone(self) -> None:
+        """A run that had the machine to itself: nothing to learn, but nothing delays runs now."""
+        self._delay += _DELAY_STEP * (1.0 - self._delay)
+
     def check_room(self) -> None:
         """Raise what `submit` would raise for a full or closed queue."""
         if self._closed:
@@ -172,7 +179,11 @@ class Batcher:
                     await self._arrival.wait()
                     continue
                 now = time.monotonic()
-                positions = self._plan(now)
+                try:
+                    positions = self._plan(now)
+                except Exception:  # boundary: rows are served whatever is wrong with the plan
+                    log.exception("no batch could be planned", extra={"model": self._model})
+                    positions = [0]
                 oldest = min(self._waiting[position].arrived for position in positions)
                 delay = wait_s(len(positions), len(self._waiting), oldest, self.limits, now)
                 if delay == 0.0:
@@ -245,7 +256,7 @@ class Batcher:
         return work / self._workers * self._delay
 
     def _check_wait(self, turn: float, own_s: float, left_s: float) -> None:
-        """Refuse what cannot be done in time, by an estimate on the low side.
+        """Refuse what cannot be done in time if all that goes before it by turn is done first.
 
         An empty queue refuses nothing: a wrong estimate must get its chance to be corrected.
         """

@@ -119,6 +119,9 @@ class CapturedRuns:
         self._device, self._number = device, number
         self._plain = BoundRuns(runtime, session, signature)
         self._captured: dict[tuple[int, ...], _Captured] = {}
+        # Every graph that the runtime may hold, so that its addresses stay good; their count is
+        # the last number that was given, for one that was given before would be replayed.
+        self._made: list[_Captured] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nerve-cuda-graphs")
 
     @property
@@ -137,7 +140,7 @@ class CapturedRuns:
             return captured.run(self._session, feed, options)
         options.add_run_config_entry(_GRAPH_ID, _NO_GRAPH)
         logits = self._plain.run(feed, options)
-        if len(self._captured) < MAX_GRAPHS:
+        if len(self._made) < MAX_GRAPHS and np.isfinite(logits).all():
             captured = self._new(shape, feed)
             captured.run(self._session, feed, options)  # captures
             again = captured.run(self._session, feed, options)  # replays
@@ -163,7 +166,9 @@ class CapturedRuns:
             binding.bind_ortvalue_input(name, inputs[name])
         output = buffer((*shape, signature.labels), signature.output_type)
         binding.bind_ortvalue_output(signature.output, output)
-        return _Captured(str(len(self._captured) + 1), binding, inputs, output)
+        captured = _Captured(str(len(self._made) + 1), binding, inputs, output)
+        self._made.append(captured)
+        return captured
 
 
 class _Captured:

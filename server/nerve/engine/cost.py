@@ -32,6 +32,8 @@ _MOST: Final = 2.0
 times, and likewise below: it may have been interrupted, but if all do, the model follows."""
 _REFIT_EVERY: Final = 32
 _SCALE_STEP: Final = 0.05
+_LEAST_S: Final = 1e-6
+"""What a run takes at least, whatever a coarse clock says."""
 _TERM_WORTH: Final = 3e-4
 """A term more must lower the mean square of relative errors by this much, or it is noise."""
 
@@ -57,7 +59,8 @@ class CostEstimator:
 
     def begin(self, runs: Sequence[Run]) -> None:
         """Start from runs of several shapes on an idle instance; nothing happens without any."""
-        for run in runs:
+        for each in runs:
+            run = each._replace(seconds=max(each.seconds, _LEAST_S))
             self._start.add(run, expected_s=run.seconds, weight=_PRIOR_RUNS / len(runs))
         if runs:
             self.cost = self._first = _fit(

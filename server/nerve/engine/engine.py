@@ -52,12 +52,16 @@ class _Done(NamedTuple):
 def _limits(config: ModelConfig) -> BatchLimits:
     batching = config.dynamic_batching
     alone = config.optimization.batch_invariant
+    scheduler = Scheduler.NONE if alone else batching.scheduler
     return BatchLimits(
         max_batch_size=config.max_batch_size,
         max_num_tokens=config.max_num_tokens,
-        max_queue_delay_s=batching.max_queue_delay_microseconds / 1e6,
+        # Who runs alone has no company to wait for.
+        max_queue_delay_s=0.0
+        if scheduler is Scheduler.NONE
+        else batching.max_queue_delay_microseconds / 1e6,
         max_queue_size=batching.max_queue_size,
-        scheduler=Scheduler.NONE if alone else batching.scheduler,
+        scheduler=scheduler,
         priority_step_s=batching.priority_step_microseconds / 1e6,
         default_priority=batching.default_priority,
     )
@@ -240,18 +244,28 @@ class LocalEngine:
     async def _run(self, session: Session, batch: Sequence[Waiter]) -> None:
         loop = asyncio.get_running_loop()
         rows = [waiter.row for waiter in batch]
-        done = await loop.run_in_executor(self._threads, self._compute, session, rows)
+
+        def work() -> _Done | None:
+            # It may have waited in the threads' queue, and all its callers have gone meanwhile.
+            wanted = any(not waiter.future.done() for waiter in batch)
+            return self._compute(session, rows) if wanted else None
+
+        done = await loop.run_in_executor(self._threads, work)
+        if done is None:
+            return
         logits = done.logits
         count, length = logits.shape[:2]
-        self._count(rows, padded_tokens=count * length, took_s=done.took_s)
-        if all(session is not instance.solo for instance in self._instances):
-            self._batcher.observe(Run(count, length, done.cost_s), took_s=done.took_s)
         for waiter, scores in zip(batch, logits[: len(batch)], strict=True):
             own = scores[: len(waiter.row.ids)]
             if count > 1:  # one row kept by a slow client must not hold the whole batch
                 own = own.copy()
             queue_s = done.began - waiter.arrived
             waiter.settle(RowResult(own, queue_s=queue_s, inference_s=done.took_s))
+        self._count(rows, padded_tokens=count * length, took_s=done.took_s)
+        if any(session is instance.solo for instance in self._instances):
+            self._batcher.observe_lone()
+        else:
+            self._batcher.observe(Run(count, length, done.cost_s), took_s=done.took_s)
 
     def _count(self, rows: Sequence[Row], *, padded_tokens: int, took_s: float) -> None:
         tokens = sum(len(row.ids) for row in rows)
@@ -266,7 +280,8 @@ class LocalEngine:
         shapes = self._shapes if session.device == "gpu" else None
         logits = session.run(*pad(rows, self._pad_id, shapes))
         took, used = time.monotonic() - began, time.thread_time() - used
-        return _Done(logits, began, took, used if session.in_callers_thread else took)
+        # Some systems count a thread's time in steps of 10 ms and more.
+        return _Done(logits, began, took, used if session.in_callers_thread and used > 0 else took)
 
     def _sessions(self) -> list[Session]:
         """Every session once."""

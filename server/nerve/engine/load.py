@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -13,7 +14,10 @@ from nerve.config.running import GraphLevel
 from nerve.engine.instances import Placement, cores, place, solo_threads
 from nerve.engine.providers import OnGpu
 from nerve.engine.session import LoadStop, Session, gpu_devices
+from nerve.errors import ModelLoadFailed
 from nerve.threads import in_own_thread, in_thread
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +83,21 @@ def _load(graph: Graph, config: ModelConfig, stop: LoadStop, name: str) -> list[
         except BaseException:
             stop.set()  # nobody will want the other one
             raise
-        instances.append(Instance(session, solo.result() if solo else None, placement.workers))
+        instances.append(Instance(session, _if_loaded(solo, stop, name), placement.workers))
     return instances
+
+
+def _if_loaded(solo: Future[Session] | None, stop: LoadStop, name: str) -> Session | None:
+    """The session for lone runs, without which a model serves as well."""
+    if solo is None:
+        return None
+    try:
+        return solo.result()
+    except ModelLoadFailed as error:
+        if stop.wanted:
+            raise
+        log.warning("%s: lone runs have no session of their own: %s", name, error)
+        return None
 
 
 def _solo_threads(graph: Graph, config: ModelConfig, placement: Placement, usable: int) -> int:

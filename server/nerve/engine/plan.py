@@ -24,6 +24,7 @@ Floats = npt.NDArray[np.float64]
 LOOK_AHEAD: Final = 8
 """Rows that are looked at, in largest batches: more waste less, but odd lengths wait longer."""
 _MIN_AHEAD, _MAX_AHEAD = 64, 2048
+_EACH_SIZE = 64
 HOPELESS: Final = 0.5
 """A row with less time left than this share of what it takes alone is not run: nobody will see it."""
 
@@ -157,7 +158,7 @@ class _Queue:
         starts = np.flatnonzero(np.diff(lengths[:longer], prepend=0))
         if longer < len(lengths):
             starts = np.append(starts, longer)
-        sizes = np.arange(2, min(self.limits.max_batch_size, self.most, len(lengths) + 1) + 1)
+        sizes = _sizes(min(self.limits.max_batch_size, self.most, len(lengths) + 1))
         if not len(sizes) or not len(starts):
             return [leader], alone_s
         padded = np.maximum(lengths[starts], own)[:, None]
@@ -176,6 +177,14 @@ class _Queue:
         row, size = divmod(place, len(sizes))
         taken = others[starts[row] : ends[row, size]]
         return sorted([leader, *taken.tolist()]), float(seconds[row, size])
+
+
+def _sizes(most: int) -> IntArray:
+    """Numbers of rows to look at, from 2 on: each up to 64, and some beyond, with `most`."""
+    if most <= _EACH_SIZE:
+        return np.arange(2, most + 1)
+    some = np.geomspace(_EACH_SIZE, most, 16).astype(np.int64)
+    return np.unique(np.concatenate([np.arange(2, _EACH_SIZE), some, [most]]))
 
 
 def _in_time(queue: _Queue, leader: int, slack_s: Floats, alone: Floats) -> tuple[list[int], float]:

@@ -116,17 +116,17 @@ def optimise(
 
 
 class LoadStop:
-    """Breaks off the load of sessions from another thread; the load then raises."""
+    """Breaks off the load of sessions from another thread; the load then raises. `wanted` tells."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._options: list[Any] = []
-        self._wanted = False
+        self.wanted = False
 
     def set(self) -> None:
         """Break off the loads in progress, and every later one."""
         with self._lock:
-            self._wanted = True
+            self.wanted = True
             for options in self._options:
                 options.set_load_cancellation_flag(True)
 
@@ -134,7 +134,7 @@ class LoadStop:
         """From now on `set` breaks off the load that `options` are used for."""
         with self._lock:
             self._options.append(options)
-            if self._wanted:
+            if self.wanted:
                 options.set_load_cancellation_flag(True)
 
 

@@ -57,6 +57,8 @@ TABLE: Final[dict[type[errors.NerveError], Outcome]] = {
 
 RETRY_AFTER_S: Final = 1
 """Where nothing better is known."""
+MAX_RETRY_AFTER_S: Final = 60
+"""A queue that takes longer may have room again well before it is empty."""
 
 
 def retry_after_s(error: errors.NerveError) -> int | None:
@@ -65,7 +67,7 @@ def retry_after_s(error: errors.NerveError) -> int | None:
     An overloaded model says how long what waits for it will take.
     """
     if isinstance(error, errors.Overloaded):
-        return max(RETRY_AFTER_S, math.ceil(error.wait_s))
+        return min(max(RETRY_AFTER_S, math.ceil(error.wait_s)), MAX_RETRY_AFTER_S)
     if isinstance(error, errors.ModelNotReady):  # a model that failed to load stays as it is
         passing = error.state in ("LOADING", "UNLOADING")
     else:

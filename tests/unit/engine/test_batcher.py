@@ -400,3 +400,34 @@ async def test_what_waits_goes_to_the_first_taker_that_is_free() -> None:
     assert marks((await batcher.next_batch()).waiters) == [2]  # the one that has run comes back
     takers[1].cancel()
     await asyncio.gather(takers[1], return_exceptions=True)
+
+
+async def test_lone_runs_end_the_memory_of_a_busy_machine() -> None:
+    """Runs that had the machine to themselves teach that nothing delays runs any more."""
+    batcher = Batcher("ner", bounds(rows=1), workers=1)
+    batcher.begin([Run(1, 10, 1.0), Run(1, 20, 2.0)])
+    for _ in range(100):
+        batcher.observe(Run(1, 10, 1.0), took_s=50.0)
+    batcher.submit([row(10)])
+    with pytest.raises(WaitTooLong):
+        batcher.submit([row(10)], deadline=time.monotonic() + 10.0)
+    for _ in range(200):
+        batcher.observe_lone()
+    batcher.submit([row(10)], deadline=time.monotonic() + 10.0)
+    batcher.close()
+
+
+async def test_rows_are_served_whatever_is_wrong_with_the_plan(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In their order, and the log tells."""
+
+    def broken(*_: object, **__: object) -> list[int]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("nerve.engine.batcher.plan", broken)
+    batcher = Batcher("ner", bounds(), workers=1)
+    batcher.submit([row(3, mark=1), row(3, mark=2)])
+    assert marks((await batcher.next_batch()).waiters) == [1]
+    assert "no batch could be planned" in caplog.text
+    assert marks((await batcher.next_batch()).waiters) == [2]

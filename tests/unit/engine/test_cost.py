@@ -103,3 +103,11 @@ def test_one_shape_for_ever_leaves_the_others_as_they_were() -> None:
     for _ in range(5000):
         estimator.observe(Run(1, 24, float(TRUE.seconds(1, 24))))
     assert error(estimator.cost, TRUE, SHAPES) < 0.05
+
+
+def test_a_clock_that_stands_still() -> None:
+    """Runs that took no time at all, as far as the clock can tell."""
+    estimator = CostEstimator()
+    estimator.begin([Run(1, 4, 0.0), Run(4, 16, 0.0), Run(1, 64, 0.01)])
+    assert estimator.cost.seconds(1, 8) > 0
+    estimator.observe(Run(1, 8, 0.0))

@@ -672,3 +672,34 @@ async def test_runs_on_a_gpu_are_padded_to_shapes(
     assert shapes == padded
     assert engine.statistics().padded_tokens == sum(rows * tokens for rows, tokens in padded)
     assert engine.statistics().tokens == 10
+
+
+async def test_a_batch_that_nobody_waits_for_any_more_is_not_run() -> None:
+    """It was taken ahead of the run before it, and its callers have left."""
+    session = FakeSession()
+    session.gate.clear()
+    async with serving(session) as engine:
+        first = asyncio.create_task(engine.infer([row(1)], deadline=None))
+        await session.entered()
+        left = asyncio.create_task(
+            engine.infer([row(number) for number in range(2, 10)], deadline=None)
+        )
+        await everybody_had_a_turn()
+        assert engine.statistics().queued_rows == 0  # taken ahead
+        left.cancel()
+        await asyncio.gather(left, return_exceptions=True)
+        session.gate.set()
+        await first
+        await engine.infer([row(10)], deadline=None)
+    assert session.runs == [[[1]], [[10]]]
+
+
+async def test_who_runs_alone_waits_for_no_company() -> None:
+    config = ModelConfig(
+        dynamic_batching=DynamicBatching(max_queue_delay_microseconds=LONG_US),
+        optimization=Optimization(batch_invariant=True, solo_threads=1),
+        instance_group=[InstanceGroup(count=1)],
+    )
+    async with opened(MODELS / "bert" / "model.onnx", config=config) as engine:
+        (result,) = await engine.infer([row(1, 2)], deadline=time.monotonic() + PATIENCE_S)
+        assert result.queue_s < LONG_US / 1e6 / 2

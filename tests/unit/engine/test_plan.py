@@ -264,3 +264,11 @@ def test_deadlines(lengths: list[int], slack_s: list[float], expected: list[int]
 def test_wait_s(batch: int, queued: int, now: float, delay_s: float, expected: float) -> None:
     limits = dataclasses.replace(bounds(rows=4), max_queue_delay_s=delay_s)
     assert wait_s(batch, queued, 10.0, limits, now) == expected
+
+
+@pytest.mark.parametrize("rows", [64, 65, 300, 2000])
+def test_large_batches_are_found(rows: int) -> None:
+    """Where more rows are always better, as on a GPU, all of them go."""
+    cost = CostModel(run_s=1.0, token_s=1e-6, attention_s=0.0, crowding_s=0.0)
+    limits = bounds(rows=rows)
+    assert len(decide([20] * 2048, limits, cost=cost)) == rows

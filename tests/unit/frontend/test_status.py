@@ -46,6 +46,7 @@ def test_reasons_are_unique() -> None:
         (errors.QueueFull("m", 3, 0.2), 1),
         (errors.QueueFull("m", 3, 4.2), 5),
         (errors.WaitTooLong("m", 12.01, 3.0), 13),
+        (errors.WaitTooLong("m", 1e9, 3.0), 60),
         (errors.ModelUnloaded("m"), 1),
         (errors.ModelNotReady("m", "", "LOADING", ""), 1),
         (errors.ModelNotReady("m", "", "UNAVAILABLE", "no tokenizer.json"), None),
