@@ -448,7 +448,11 @@ async def test_layouts_that_change(place: Place, tmp_path: Path) -> None:
 
 
 async def test_a_copy_in_progress_at_start(tmp_path: Path) -> None:
-    """A folder that is not quiet yet is not served half, only because the daemon starts now."""
+    """A folder that is not quiet yet is not served half, only because the daemon starts now.
+
+    The copy takes three seconds: longer than the daemon needs to look for the first time, and less
+    than the three settle times after which it would call the model one that keeps changing.
+    """
     source, model = write(tmp_path / "source", 1), tmp_path / "repository" / "who"
     model.mkdir(parents=True)
     for name in (GRAPH, "tokenizer.json"):
@@ -457,8 +461,8 @@ async def test_a_copy_in_progress_at_start(tmp_path: Path) -> None:
 
     async def copy_slowly() -> None:
         with (model / "config.json").open("wb", buffering=0) as file:
-            for start in range(0, len(content), 1 + len(content) // 20):
-                file.write(content[start : start + 1 + len(content) // 20])
+            for start in range(0, len(content), 1 + len(content) // 12):
+                file.write(content[start : start + 1 + len(content) // 12])
                 await asyncio.sleep(0.25)
 
     copying = asyncio.create_task(copy_slowly())
