@@ -1,10 +1,10 @@
 """Throughput of the server beside the best that the runtime can do with the same texts.
 
-    python benchmarks/throughput.py [--quick] [--models bundled bert-base] [--rounds 3]
+    python benchmarks/throughput.py [--quick] [--models bundled bert-base] [--rounds 2]
 
 Needs wrk (apt-get install wrk) and the `onnx` package (in the extra `test`). Everything is
 measured in rounds, one thing after the other, so that what the machine does meanwhile hits all of
-them; ratios are taken within a round, and the table shows medians over the rounds. About 12
+them; ratios are taken within a round, and the table shows medians over the rounds. About 13
 minutes; --quick takes about 2, and shows that it works rather than how fast. Writes the table
 and a JSON file with the machine's facts to benchmarks/results/. Nothing fails on a slow machine.
 """
@@ -184,9 +184,9 @@ def main() -> None:
     parser.add_argument(
         "--models", nargs="+", choices=("bundled", "bert-base"), default=["bundled", "bert-base"]
     )
-    parser.add_argument("--rounds", type=int, help="default: 3, with --quick 1")
+    parser.add_argument("--rounds", type=int, help="default: 2, with --quick 1")
     asked = parser.parse_args()
-    rounds = asked.rounds or (1 if asked.quick else 3)
+    rounds = asked.rounds or (1 if asked.quick else 2)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(bench(asked.models, rounds=rounds, quick=asked.quick))
 
