@@ -139,7 +139,9 @@ class App:
             async with asyncio.timeout(limit_s):
                 before = None
                 if self._prover is None:
-                    load = functools.partial(self._load, name, config=config, graph=None)
+                    load = functools.partial(
+                        open_model, name, config=config, metrics=self._engine_metrics, lean=True
+                    )
                     before = await answers_before(unconverted, config, load)
                 model = await self._load(name, files, config, graph)
                 try:

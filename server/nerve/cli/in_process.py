@@ -139,7 +139,7 @@ async def _load(
     load = functools.partial(
         open_model, name, config=config, metrics=EngineMetrics(CollectorRegistry())
     )
-    before = await answers_before(unconverted, config, load)
+    before = await answers_before(unconverted, config, functools.partial(load, lean=True))
     model = await load(files)
     try:
         await check_gate(model, files, config, before=before)

@@ -71,7 +71,7 @@ class Trial:
     ) -> tuple[ModelInfo, GoldenReport | None]:
         if Prover.possible():
             config = config.model_copy(update={"model_warmup": []})  # it was warm already
-        model = await open_model(name, files, config, metrics=self._metrics)
+        model = await open_model(name, files, config, metrics=self._metrics, lean=True)
         try:
             golden = await check_golden(model, files.golden, config) if files.golden else None
             return model.info, golden

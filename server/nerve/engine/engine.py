@@ -51,17 +51,13 @@ class _Done(NamedTuple):
 
 def _limits(config: ModelConfig) -> BatchLimits:
     batching = config.dynamic_batching
-    alone = config.optimization.batch_invariant
-    scheduler = Scheduler.NONE if alone else batching.scheduler
+    alone = config.optimization.batch_invariant or batching.scheduler is Scheduler.NONE
     return BatchLimits(
-        max_batch_size=config.max_batch_size,
+        max_batch_size=1 if alone else config.max_batch_size,
         max_num_tokens=config.max_num_tokens,
-        # Who runs alone has no company to wait for.
-        max_queue_delay_s=0.0
-        if scheduler is Scheduler.NONE
-        else batching.max_queue_delay_microseconds / 1e6,
+        max_queue_delay_s=batching.max_queue_delay_microseconds / 1e6,
         max_queue_size=batching.max_queue_size,
-        scheduler=scheduler,
+        scheduler=batching.scheduler,
         priority_step_s=batching.priority_step_microseconds / 1e6,
         default_priority=batching.default_priority,
     )

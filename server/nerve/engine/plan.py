@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float64]
 LOOK_AHEAD: Final = 8
 """Rows that are looked at, in largest batches: more waste less, but odd lengths wait longer."""
 _MIN_AHEAD, _MAX_AHEAD = 64, 2048
-_EACH_SIZE = 64
+_EACH_SIZE: Final = 64
 HOPELESS: Final = 0.5
 """A row with less time left than this share of what it takes alone is not run: nobody will see it."""
 
@@ -74,8 +74,6 @@ def plan(
     Returns:
         Positions in ascending order; of equal lengths the earlier ones, deadlines apart.
     """
-    if limits.scheduler is Scheduler.NONE or limits.max_batch_size == 1 or len(lengths) == 1:
-        return [0]
     if limits.scheduler is Scheduler.FIFO:
         return _first_come(lengths, limits)
     queue = _Queue(lengths, price_s, limits, cost, most)
@@ -149,6 +147,8 @@ class _Queue:
             company: (rows,) who else may go; by default everybody.
             in_time: seconds that the run may take.
         """
+        if self.limits.max_batch_size == 1:
+            return [leader], float(self.cost.seconds(1, self.lengths[leader]))
         others = np.argsort(-self.lengths, kind="stable")  # equal ones keep their order
         others = others[others != leader] if company is None else others[company[others]]
         lengths, own = self.lengths[others], int(self.lengths[leader])

@@ -221,7 +221,6 @@ def test_company_makes_nobody_late(
         pytest.param(
             [2, 99, 2], bounds(tokens=20, scheduler=Scheduler.FIFO), [0, 2], id="too long is passed"
         ),
-        pytest.param([5, 5], bounds(scheduler=Scheduler.NONE), [0], id="none"),
     ],
 )
 def test_cases(lengths: list[int], limits: BatchLimits, expected: list[int]) -> None:
@@ -272,3 +271,9 @@ def test_large_batches_are_found(rows: int) -> None:
     cost = CostModel(run_s=1.0, token_s=1e-6, attention_s=0.0, crowding_s=0.0)
     limits = bounds(rows=rows)
     assert len(decide([20] * 2048, limits, cost=cost)) == rows
+
+
+def test_a_near_deadline_leads_where_rows_run_alone() -> None:
+    """Deadlines count without batching as well."""
+    slack_s = [FREE, FREE, 5.0]
+    assert decide([9, 9, 2], bounds(rows=1), slack_s=slack_s, cost=SECOND_A_TOKEN) == [2]

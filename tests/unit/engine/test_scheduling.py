@@ -38,7 +38,8 @@ def simulate(
     scheduler: Scheduler, lengths: Sequence[int], *, callers: int, workers: int = 2
 ) -> Outcome:
     """Every caller sends its next text when it has its answer."""
-    limits = BatchLimits(ROWS, TOKENS, 0.0, 1 << 20, scheduler)
+    rows = 1 if scheduler is Scheduler.NONE else ROWS
+    limits = BatchLimits(rows, TOKENS, 0.0, 1 << 20, scheduler)
     texts = random.Random(7)
     waiting = [(0.0, texts.choice(lengths)) for _ in range(callers)]
     running: list[tuple[float, int, list[tuple[float, int]]]] = []
