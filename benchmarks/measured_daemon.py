@@ -38,11 +38,13 @@ class Memory:
 
 @dataclass(slots=True)
 class MeasuredDaemon:
-    """A running `nerve serve`. `url` is its HTTP root; times are seconds since its start."""
+    """A running `nerve serve`. `url` is its HTTP root, `grpc` host and port if it listens for that;
+    times are seconds since its start."""
 
     process: asyncio.subprocess.Process
     log: Path
     url: str = ""
+    grpc: str = ""
     listening_s: float = 0.0
     ready_s: float = 0.0
     output: list[str] = field(default_factory=list)
@@ -105,7 +107,7 @@ def _ticks(pid: int) -> int:
 
 @asynccontextmanager
 async def measured_daemon(
-    repository: Path, *flags: str, log: Path
+    repository: Path, *flags: str, log: Path, grpc: bool = False
 ) -> AsyncIterator[MeasuredDaemon]:
     """`python -m nerve serve` from the moment it says that it is ready to the end of the block.
 
@@ -113,11 +115,13 @@ async def measured_daemon(
         repository: folder of models.
         flags: further arguments of `nerve serve`.
         log: file that its stderr is added to.
+        grpc: whether it listens for gRPC.
     Raises:
         RuntimeError: it ended by itself, or not with 0 after SIGTERM.
     """
     command = [sys.executable, "-m", "nerve", "serve", "--http-hostname", "127.0.0.1"]
-    command += ["--http-port", "0", "--disable-grpc", *flags, str(repository)]
+    listening = ["--grpc-hostname", "127.0.0.1", "--grpc-port", "0"] if grpc else ["--disable-grpc"]
+    command += ["--http-port", "0", *listening, *flags, str(repository)]
     began = time.perf_counter()
     with log.open("ab") as stderr:
         process = await asyncio.create_subprocess_exec(
@@ -154,5 +158,7 @@ async def _read(daemon: MeasuredDaemon, began: float, ready: asyncio.Event) -> N
             daemon.listening_s = time.perf_counter() - began
         elif line.startswith("{") and not ready.is_set():
             daemon.ready_s = time.perf_counter() - began
-            daemon.url = f"http://127.0.0.1:{json.loads(line)['ports']['http']}"
+            ports = json.loads(line)["ports"]
+            daemon.url = f"http://127.0.0.1:{ports['http']}"
+            daemon.grpc = f"127.0.0.1:{ports['grpc']}" if "grpc" in ports else ""
             ready.set()

@@ -2,7 +2,8 @@
 
     python benchmarks/throughput.py [--quick] [--models bundled bert-base] [--rounds 2]
 
-Needs wrk (apt-get install wrk) and the `onnx` package (in the extra `test`). Everything is
+Needs wrk (apt-get install wrk) and the `onnx` package (in the extra `test`); gRPC beside HTTP is
+measured where perf_analyzer can run (apt-get install libb64-0d). Everything is
 measured in rounds, one thing after the other, so that what the machine does meanwhile hits all of
 them; ratios are taken within a round, and the table shows medians over the rounds. About 13
 minutes; --quick takes about 2, and shows that it works rather than how fast. Writes the table
@@ -24,10 +25,12 @@ import uvloop
 from aiohttp import ClientSession
 from caller import call
 from counters import window
+from doors import CONCURRENCY, DOORS, Door, measure, write_input
 from lone import Loop, token_rows
 from machine import cores, facts, slug
 from measured_daemon import MeasuredDaemon, measured_daemon
 from oracle import Oracle, Rate
+from perf_analyzer import PerfAnalyzer, find, why_not
 from random_bert import BUNDLED, CACHE, bert_base
 from sample import load_texts, write_bodies
 from throughput_report import COMPARED_AT, Cell, Measured, Round, report
@@ -62,11 +65,14 @@ PACES: Final = {
 class Bench:
     """One model: a daemon that serves it once with each scheduler, and the oracle beside it."""
 
-    def __init__(self, model: str, folder: Path, scratch: Path, pace: Pace) -> None:
-        self._model, self._pace = model, pace
+    def __init__(
+        self, model: str, folder: Path, scratch: Path, pace: Pace, tool: PerfAnalyzer | None
+    ) -> None:
+        self._model, self._pace, self._tool = model, pace, tool
         self._texts = load_texts()
         self._bodies = scratch / "bodies"
         write_bodies(self._texts, self._bodies)
+        self._input = write_input(self._texts, scratch / "input.json")
         self._repository = make_repository(scratch / model, folder)
         self._log = scratch / "daemon.log"
         self._loop = Loop(folder)
@@ -79,7 +85,9 @@ class Bench:
         self.measured.searched = await asyncio.to_thread(
             self._oracle.search, seconds=self._pace.search_s
         )
-        served = measured_daemon(self._repository, *FLAGS, log=self._log)
+        served = measured_daemon(
+            self._repository, *FLAGS, log=self._log, grpc=self._tool is not None
+        )
         async with served as daemon, ClientSession() as http:
             for number in range(rounds):
                 print(f"{self._model}: round {number + 1} of {rounds}", flush=True)
@@ -98,8 +106,26 @@ class Bench:
         for concurrency in CONCURRENCIES:
             for scheduler in SCHEDULERS if concurrency == COMPARED_AT else SCHEDULERS[:1]:
                 done.cells.append(await self._cell(daemon, http, scheduler, concurrency))
+        for protocol in DOORS if self._tool is not None else ():
+            done.doors.append(await self._door(daemon, http, protocol))
         done.oracle += await self._best()
         return done
+
+    async def _door(self, daemon: MeasuredDaemon, http: ClientSession, protocol: str) -> Door:
+        assert self._tool is not None
+        door = await measure(
+            self._tool,
+            daemon,
+            http,
+            model=SCHEDULERS[0],
+            data=self._input,
+            protocol=protocol,
+            concurrency=CONCURRENCY,
+            ramp_s=self._pace.ramp_s,
+            seconds=self._pace.cell_s,
+        )
+        await _drained(daemon)
+        return door
 
     async def _best(self) -> list[Rate]:
         return await asyncio.to_thread(self._oracle.measure, seconds=self._pace.oracle_s)
@@ -166,13 +192,16 @@ def write_results(
 async def bench(models: list[str], *, rounds: int, quick: bool) -> None:
     """Measure the models one after the other, and write the results."""
     require_wrk()
+    tool = find()
+    if tool is None:
+        print(f"gRPC is not measured: {why_not()}", flush=True)
     known = facts()
     measured = []
     for model in models:
         folder = BUNDLED if model == "bundled" else await asyncio.to_thread(bert_base)
         CACHE.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE, prefix="run-") as scratch:
-            one = Bench(model, folder, Path(scratch), PACES[model, quick])
+            one = Bench(model, folder, Path(scratch), PACES[model, quick], tool)
             measured.append(await one.run(rounds))
     write_results(known, quick, measured)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from counters import Window
+from doors import CONCURRENCY, Door
 from lone import Lone
 from oracle import Rate
 from wrk import Sent
@@ -22,6 +23,7 @@ LEAST_OF_ORACLE: Final = {
 }
 LEAST_OF_FIFO: Final = 2.0
 LEAST_OF_NONE: Final = 1.15
+LEAST_GRPC_OF_HTTP: Final = 0.8
 MOST_OF_LOOP: Final = 1.25
 MOST_WASTE: Final = 0.10
 
@@ -45,6 +47,7 @@ class Round:
     lone: list[Lone] = field(default_factory=list)
     caller: Lone | None = None
     cells: list[Cell] = field(default_factory=list)
+    doors: list[Door] = field(default_factory=list)
 
     @property
     def best(self) -> Rate:
@@ -87,6 +90,15 @@ class Round:
         ours = self.cell("cost", COMPARED_AT).server.tokens_per_s
         return ours / self.cell(scheduler, COMPARED_AT).server.tokens_per_s
 
+    def door(self, protocol: str) -> Door:
+        """One of the transports of the Open Inference Protocol."""
+        return next(each for each in self.doors if each.protocol == protocol)
+
+    @property
+    def grpc_of_http(self) -> float:
+        """Texts a second over gRPC, as a part of those over HTTP."""
+        return self.door("grpc").server.texts_per_s / self.door("http").server.texts_per_s
+
     def of_loop(self, value: Callable[[Lone], float]) -> float:
         """One caller's time at the server over that of the better loop."""
         assert self.caller is not None
@@ -113,7 +125,8 @@ def report(
     if quick:
         lines += ["One short round: this shows that the benchmark works, not how fast it is.", ""]
     for each in measured:
-        lines += [*_table(each), "", *_oracle(each), "", *_lone(each), "", *_claims(each), ""]
+        lines += [*_table(each), "", *_oracle(each), "", *_lone(each), ""]
+        lines += [*_doors(each), "", *_claims(each), ""]
     return "\n".join(lines)
 
 
@@ -211,6 +224,36 @@ def _timed(name: str, times: Sequence[Lone]) -> str:
     return f"| {name} | {mean:.2f} | {p50:.2f} |"
 
 
+def _doors(model: Measured) -> list[str]:
+    """The Open Inference Protocol over HTTP and over gRPC."""
+    if not model.rounds[0].doors:
+        return ["gRPC was not measured: perf_analyzer cannot run here."]
+    lines = [
+        f"The Open Inference Protocol, {CONCURRENCY} requests in flight from perf_analyzer, which "
+        "takes more of the machine than wrk:",
+        "",
+        "| | texts/s | rows a batch | event loop: CPU ms a text | other threads: CPU ms a text "
+        "| cores for all other programs |",
+        "| --- |" + " ---: |" * 5,
+    ]
+    for protocol in dict.fromkeys(door.protocol for door in model.rounds[0].doors):
+        seen = [one.door(protocol).server for one in model.rounds]
+        figures = [
+            statistics.median(map(value, seen))
+            for value in (
+                lambda each: each.texts_per_s,
+                lambda each: each.batch_rows,
+                lambda each: each.loop_cpu_ms,
+                lambda each: each.other_cpu_ms,
+                lambda each: each.rest_cores,
+            )
+        ]
+        rate, *rest = figures
+        shown = " | ".join(f"{each:.2f}" for each in rest)
+        lines.append(f"| {protocol} | {rate:.0f} | {shown} |")
+    return lines
+
+
 def _claims(model: Measured) -> list[str]:
     """Each figure that the project promises, and whether it holds here."""
     rounds = model.rounds
@@ -225,6 +268,10 @@ def _claims(model: Measured) -> list[str]:
         lines.append(_claim(title, gains, at_least=bound))
     waste = [one.cell("cost", COMPARED_AT).server.padding_waste for one in rounds]
     lines.append(_claim(f"padding waste at {COMPARED_AT}", waste, at_most=MOST_WASTE))
+    if rounds[0].doors:
+        parts = [one.grpc_of_http for one in rounds]
+        title = f"gRPC's throughput of HTTP's at {CONCURRENCY}"
+        lines.append(_claim(title, parts, at_least=LEAST_GRPC_OF_HTTP))
     if model.model == "bundled":
         for name, value in (("p50", _p50), ("mean", _mean)):
             slower = [one.of_loop(value) for one in rounds]

@@ -9,9 +9,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from prometheus_client import CollectorRegistry
 
 from nerve.config.model import ModelConfig
@@ -27,12 +29,15 @@ from nerve.types import (
     CostModel,
     CutOptions,
     EngineStatistics,
+    LogitsAnswer,
     ModelInfo,
     OffsetUnit,
+    Row,
     ServedModel,
     Span,
     SpanAnswer,
     SpanOptions,
+    TextTokens,
     TokenAnswer,
     VersionFiles,
 )
@@ -91,12 +96,18 @@ class FakeModel:
         self.limits: list[tuple[float | None, int | None]] = []
         """Deadline and priority of each."""
         self.spans_found: list[list[Span]] = []
+        self.cost = COST
+        """Of each."""
         self.answer: Callable[[], Awaitable[object]] | None = None
 
     @property
     def info(self) -> ModelInfo:
         """Who it is."""
         return self._info
+
+    def change_info(self, **facts: Any) -> None:
+        """Be another one from now on."""
+        self._info = replace(self._info, **facts)
 
     async def spans(
         self,
@@ -109,7 +120,7 @@ class FakeModel:
         """What the test put into `spans_found`."""
         self.limits.append((deadline, priority))
         await self._answer(texts)
-        return SpanAnswer(self.spans_found, COST)
+        return SpanAnswer(self.spans_found, self.cost)
 
     async def tokens(
         self,
@@ -123,13 +134,46 @@ class FakeModel:
         """Nothing."""
         self.limits.append((deadline, priority))
         await self._answer(texts)
-        return TokenAnswer([], COST)
+        return TokenAnswer([], self.cost)
+
+    async def spans_and_tokens(
+        self,
+        texts: Sequence[str],
+        options: SpanOptions,
+        *,
+        deadline: float | None,
+        priority: int | None = None,
+    ) -> tuple[SpanAnswer, TokenAnswer]:
+        """As the two."""
+        self.limits.append((deadline, priority))
+        await self._answer(texts)
+        return SpanAnswer(self.spans_found, self.cost), TokenAnswer([], self.cost)
+
+    async def logits(
+        self, rows: Sequence[Row], *, deadline: float | None, priority: int | None = None
+    ) -> LogitsAnswer:
+        """Zeros."""
+        self.limits.append((deadline, priority))
+        await self._answer([])
+        return LogitsAnswer([np.zeros((len(row.ids), 2), np.float32) for row in rows], self.cost)
 
     async def _answer(self, texts: Sequence[str]) -> None:
         assert not self.closed
         self.asked.append(texts)
         if self.answer is not None:
             await self.answer()
+
+    async def tokenize(
+        self, texts: Sequence[str], *, add_special_tokens: bool | None, unit: OffsetUnit
+    ) -> list[TextTokens]:
+        """A special token for each text."""
+        await self._answer(texts)
+        return [TextTokens([0], ["[CLS]"], [True], [None], [None]) for _ in texts]
+
+    async def decode(self, rows: Sequence[list[int]], *, skip_special_tokens: bool) -> list[str]:
+        """The numbers themselves."""
+        await self._answer([])
+        return [" ".join(map(str, row)) for row in rows]
 
     def statistics(self) -> EngineStatistics:
         """Two rows in one batch."""

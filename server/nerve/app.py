@@ -22,13 +22,17 @@ from nerve.engine.memory import map_large_blocks
 from nerve.engine.session import require_runtime
 from nerve.errors import LoadFailed, ModelLoadFailed
 from nerve.frontend.http.baseten import BasetenDialect
+from nerve.frontend.http.bei import BeiDialect
 from nerve.frontend.http.dialect import Dialect
 from nerve.frontend.http.encoderfile import EncoderfileDialect
 from nerve.frontend.http.native import NativeDialect
 from nerve.frontend.http.openapi import build_document
-from nerve.frontend.http.openinference import OpenInferenceDialect
+from nerve.frontend.http.openinference.dialect import OpenInferenceDialect
 from nerve.frontend.http.server import HttpServer, build_app
+from nerve.frontend.v2.infer import Inferrer
+from nerve.frontend.v2.settings import Settings
 from nerve.golden import answers_before, check_gate
+from nerve.logs import Logs
 from nerve.metrics import EngineMetrics, RepositoryMetrics, RequestMetrics
 from nerve.model import NerModel
 from nerve.opening import open_model
@@ -39,6 +43,7 @@ from nerve.repository.onnx_file import batch_dependence
 from nerve.repository.sync import RepositorySync
 from nerve.service.control import ControlService
 from nerve.service.inference import InferenceService
+from nerve.service.tokenization import TokenizationService
 from nerve.types import ServedModel, VersionFiles
 
 if TYPE_CHECKING:
@@ -76,15 +81,23 @@ class App:
         self.sync = RepositorySync(self.manager, self.catalog, config=config)
         self.inference = InferenceService(self.catalog, config=config, metrics=metrics)
         self._control = control = ControlService(self.catalog, self.sync, config=config)
+        self._inferrer = Inferrer(self.inference, config)
+        self._settings = Settings(Logs(config.log_level), control)
         dialects: list[Dialect] = [
             BasetenDialect(self.inference, config),
+            BeiDialect(TokenizationService(self.catalog, config=config), control, config),
             EncoderfileDialect(self.inference, config),
-            OpenInferenceDialect(control, config),
+            OpenInferenceDialect(
+                self.inference,
+                control,
+                config,
+                inferrer=self._inferrer,
+                settings=self._settings,
+            ),
             NativeDialect(control, self.registry, describe=lambda: build_document(dialects)),
         ]
         self.http_app = build_app(dialects, metrics)
         self.catalog.on_change(self._tell_health)
-        self._telling: asyncio.Task[None] | None = None
         self._http: HttpServer | None = None
         self._grpc: GrpcServer | None = None
         self._metrics = metrics
@@ -205,25 +218,29 @@ class App:
         return ports
 
     def _tell_health(self) -> None:
-        """Have gRPC's health service follow `ready`."""
-        if self._grpc is not None and self._telling is None:
-            self._telling = asyncio.create_task(self._tell_health_now(self._grpc))
-
-    async def _tell_health_now(self, grpc: GrpcServer) -> None:
-        told: bool | None = None
-        while told is not (ready := self._control.ready):  # it may change while it is told
-            await grpc.set_ready(ready)
-            told = ready
-        self._telling = None
+        """Have gRPC's health service look again."""
+        if self._grpc is not None:
+            self._grpc.tell_change()
 
     def _grpc_server(self) -> GrpcServer:
         # Imported here: a server without gRPC starts faster without it.
-        from nerve.frontend.grpc.encoderfile import SERVICE, EncoderfileService  # noqa: PLC0415
+        from nerve.frontend.grpc.encoderfile import EncoderfileService  # noqa: PLC0415
+        from nerve.frontend.grpc.inference import OpenInferenceService  # noqa: PLC0415
+        from nerve.frontend.grpc.nerve import NerveService  # noqa: PLC0415
         from nerve.frontend.grpc.server import GrpcServer  # noqa: PLC0415
 
-        service = EncoderfileService(self.inference, self._config, self._metrics)
+        config, metrics, control = self._config, self._metrics, self._control
         return GrpcServer(
-            [(SERVICE, service.handler())], shutdown_timeout_s=self._config.shutdown_timeout_s
+            [
+                EncoderfileService(self.inference, config, metrics),
+                OpenInferenceService(
+                    self.inference, control, self._inferrer, self._settings, metrics
+                ),
+                NerveService(self.inference, control, config, metrics),
+            ],
+            control=control,
+            config=config,
+            metrics=metrics,
         )
 
     async def stop(self) -> None:

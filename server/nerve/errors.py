@@ -2,11 +2,14 @@
 
 NerveError
 ├── InvalidRequest        the caller's fault: MalformedBody, MalformedMessage, InvalidField, EmptyInput,
-│                         TooManyInputs, TextTooLong, UnsupportedMediaType, BodyTooLarge, BodyTimeout
+│                         TooManyInputs, TextTooLong, UnsupportedMediaType, UnsupportedEncoding,
+│                         BodyTooLarge, MessageTooLarge, BodyTimeout
 ├── ModelUnavailable      ModelNotFound, VersionNotFound, NoDefaultModel, ModelNotReady, ModelUnloaded
 ├── ControlFault          ModelControlDisabled, LoadFailed
 ├── Overloaded            QueueFull, WaitTooLong
+├── ServerStopping        it answers nothing more on this connection
 ├── DeadlineExceeded      the answer did not come in time
+├── Unsupported           the protocol has it, this server does not
 ├── ServerFault           TokenizationFailed, InferenceFailed, NonFiniteScores
 └── SetupError            ConfigInvalid, ModelLoadFailed, RuntimeMissing, RepositoryInvalid,
                           AddressUnavailable
@@ -128,6 +131,20 @@ class UnsupportedMediaType(InvalidRequest):
         return f"got {given}, expected Content-Type: application/json"
 
 
+class UnsupportedEncoding(InvalidRequest):
+    """The body's Content-Encoding is not one that is read."""
+
+    reason = "unsupported_encoding"
+
+    def __init__(self, given: str, known: Sequence[str]) -> None:
+        super().__init__(given, known)
+        self.given, self.known = given, tuple(known)
+
+    def __str__(self) -> str:
+        known = " or ".join(self.known)
+        return f"Content-Encoding {shown(self.given)} is not read; use {known}, or none"
+
+
 class BodyTooLarge(InvalidRequest):
     """The body is over the limit of its route."""
 
@@ -139,6 +156,19 @@ class BodyTooLarge(InvalidRequest):
 
     def __str__(self) -> str:
         return f"length limit exceeded: the body is over {self.limit_bytes} bytes"
+
+
+class MessageTooLarge(InvalidRequest):
+    """A gRPC message is over the limit of its service."""
+
+    reason = "message_too_large"
+
+    def __init__(self, given_bytes: int, limit_bytes: int) -> None:
+        super().__init__(given_bytes, limit_bytes)
+        self.given_bytes, self.limit_bytes = given_bytes, limit_bytes
+
+    def __str__(self) -> str:
+        return f"a message of {self.given_bytes} bytes, at most {self.limit_bytes} are taken"
 
 
 class BodyTimeout(InvalidRequest):
@@ -320,6 +350,15 @@ class WaitTooLong(Overloaded):
         )
 
 
+class ServerStopping(NerveError):
+    """The server ends; what it did not answer is for another one."""
+
+    reason = "server_stopping"
+
+    def __str__(self) -> str:
+        return "the server is shutting down; send what it did not answer again"
+
+
 class DeadlineExceeded(NerveError):
     """The answer was not ready by the deadline of the caller or of the server."""
 
@@ -327,6 +366,19 @@ class DeadlineExceeded(NerveError):
 
     def __str__(self) -> str:
         return "there was no answer before the request's deadline"
+
+
+class Unsupported(NerveError):
+    """The protocol has such a call or setting, and this server does not."""
+
+    reason = "unsupported"
+
+    def __init__(self, what: str, detail: str) -> None:
+        super().__init__(what, detail)
+        self.what, self.detail = what, detail
+
+    def __str__(self) -> str:
+        return f"{self.what} is not supported: {self.detail}"
 
 
 class ServerFault(NerveError):

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from nerve.config.model import ModelConfig, QualityGate
 from nerve.errors import ModelLoadFailed, NerveError
 from nerve.golden_texts import Example, Expected, GoldenReport, load_golden, score
 from nerve.offload import offload
-from nerve.types import ServedModel, Span, SpanOptions, Strategy, VersionFiles
+from nerve.types import Span, SpanAnswer, SpanOptions, Strategy, VersionFiles
 
 TEXTS_PER_CALL: Final = 256
 """Enough to fill the batches of every instance. One call at a time never finds its queue full."""
 _ROUNDING: Final = 1e-9
 """A loss that is just allowed must not fail for how fractions are stored."""
+
+
+class Tagger(Protocol):
+    """What is needed of a `nerve.types.ServedModel` here."""
+
+    async def spans(
+        self, texts: Sequence[str], options: SpanOptions, *, deadline: float | None
+    ) -> SpanAnswer:
+        """See there."""
+
+    async def aclose(self) -> None:
+        """See there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +40,7 @@ class Answers:
     report: GoldenReport
 
 
-async def check_golden(model: ServedModel, path: Path, config: ModelConfig) -> GoldenReport:
+async def check_golden(model: Tagger, path: Path, config: ModelConfig) -> GoldenReport:
     """Tag the texts of a file and compare.
 
     Raises:
@@ -37,7 +49,7 @@ async def check_golden(model: ServedModel, path: Path, config: ModelConfig) -> G
     return (await answer_golden(model, path, config)).report
 
 
-async def answer_golden(model: ServedModel, path: Path, config: ModelConfig) -> Answers:
+async def answer_golden(model: Tagger, path: Path, config: ModelConfig) -> Answers:
     """As `check_golden`, with what was found."""
     examples = await offload(lambda: load_golden(path), inline=False)
     strategy = config.aggregation_strategy or Strategy.MAX
@@ -68,7 +80,7 @@ def enforce(report: GoldenReport, gate: QualityGate) -> None:
 async def answers_before(
     files: VersionFiles | None,
     config: ModelConfig,
-    load: Callable[[VersionFiles], Awaitable[ServedModel]],
+    load: Callable[[VersionFiles], Awaitable[Tagger]],
 ) -> Answers | None:
     """What a version finds before it is converted; None if it is not, or if there are no texts.
 
@@ -114,7 +126,7 @@ def _as_expected(span: Span, text: str) -> Expected:
 
 
 async def check_gate(
-    model: ServedModel, files: VersionFiles, config: ModelConfig, *, before: Answers | None = None
+    model: Tagger, files: VersionFiles, config: ModelConfig, *, before: Answers | None = None
 ) -> GoldenReport | None:
     """Run the golden texts of a version that has to pass something; the report of its quality gate,
     None without one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,17 +13,21 @@ from nerve.pipeline.text_side import Scored, TextSide
 from nerve.pipeline.tokenizer import TextTokenizer
 from nerve.pipeline.windows import EncodedText
 from nerve.types import (
+    NO_RUNS,
     CallStatistics,
     CutOptions,
     Engine,
     EngineStatistics,
     FloatArray,
+    LogitsAnswer,
     ModelInfo,
     OffsetUnit,
     Row,
     RowResult,
+    RunTimes,
     SpanAnswer,
     SpanOptions,
+    TextTokens,
     TokenAnswer,
 )
 
@@ -41,13 +46,44 @@ def check_logits(info: ModelInfo, logits: FloatArray) -> None:
         raise NonFiniteScores(info.name)
 
 
+class _Ran(NamedTuple):
+    """Finite logits of each row; mean seconds in the queue and in the run; seconds of all."""
+
+    logits: list[FloatArray]
+    queue_s: float
+    inference_s: float
+    runs: RunTimes
+
+
+def run_times(results: Sequence[RowResult]) -> RunTimes:
+    """What the runs took that a call's rows were in; the rows were queued at the same time. Pure.
+
+    Runs that happened at the same time, on several instances, do not count for more than the time
+    from the first one's begin to the last one's end.
+    """
+    if not results:
+        return NO_RUNS
+    if len(results) == 1:  # most requests
+        (only,) = results
+        return RunTimes(only.queue_s, only.padding_s, only.inference_s - only.padding_s)
+    runs = {(each.queue_s, each.inference_s, each.padding_s) for each in results}
+    end = max(queue_s + inference_s for queue_s, inference_s, _ in runs)
+    in_a_row = sum(inference_s for _, inference_s, _ in runs)
+    took = min(in_a_row, end - min(queue_s for queue_s, _, _ in runs))
+    padding = sum(padding_s for _, _, padding_s in runs) * (took / in_a_row if in_a_row else 1.0)
+    return RunTimes(end - took, padding, took - padding)
+
+
+def _decoded(statistics: CallStatistics, since: float, texts: int) -> CallStatistics:
+    """With the time from `since` (monotonic seconds) until now as what decoding took."""
+    return statistics._replace(decoding_s=(time.monotonic() - since) / texts)
+
+
 class NerModel:
     """`nerve.types.ServedModel` made of a tokenizer, an engine and a decoder."""
 
-    def __init__(
-        self, info: ModelInfo, *, tokenizer: TextTokenizer, engine: Engine, type_ids: bool
-    ) -> None:
-        self._info, self._engine, self._type_ids = info, engine, type_ids
+    def __init__(self, info: ModelInfo, *, tokenizer: TextTokenizer, engine: Engine) -> None:
+        self._info, self._engine = info, engine
         self._text_side = TextSide(tokenizer, info.labels)
 
     @property
@@ -70,8 +106,9 @@ class NerModel:
         """See `nerve.types.ServedModel.spans`."""
         with self._text_side.call():
             encoded, logits, statistics = await self.run(texts, options.cut, deadline, priority)
+            came = time.monotonic()
             spans = await self._text_side.spans(Scored(texts, encoded, logits), options)
-        return SpanAnswer(spans, statistics)
+        return SpanAnswer(spans, _decoded(statistics, came, len(texts)))
 
     async def tokens(
         self,
@@ -85,8 +122,51 @@ class NerModel:
         """See `nerve.types.ServedModel.tokens`."""
         with self._text_side.call():
             encoded, logits, statistics = await self.run(texts, cut, deadline, priority)
+            came = time.monotonic()
             tags = await self._text_side.tags(Scored(texts, encoded, logits), unit)
-        return TokenAnswer(tags, statistics)
+        return TokenAnswer(tags, _decoded(statistics, came, len(texts)))
+
+    async def spans_and_tokens(
+        self,
+        texts: Sequence[str],
+        options: SpanOptions,
+        *,
+        deadline: float | None,
+        priority: int | None = None,
+    ) -> tuple[SpanAnswer, TokenAnswer]:
+        """See `nerve.types.ServedModel.spans_and_tokens`."""
+        with self._text_side.call():
+            encoded, logits, statistics = await self.run(texts, options.cut, deadline, priority)
+            scored, came = Scored(texts, encoded, logits), time.monotonic()
+            spans = await self._text_side.spans(scored, options)
+            tags = await self._text_side.tags(scored, options.offset_unit)
+        statistics = _decoded(statistics, came, len(texts))
+        return SpanAnswer(spans, statistics), TokenAnswer(tags, statistics)
+
+    async def logits(
+        self, rows: Sequence[Row], *, deadline: float | None, priority: int | None = None
+    ) -> LogitsAnswer:
+        """See `nerve.types.ServedModel.logits`."""
+        ran = await self._infer(rows, deadline, priority)
+        statistics = CallStatistics(
+            tokens=sum(len(row.ids) for row in rows),
+            truncated_texts=0,
+            tokenization_s=0.0,
+            queue_s=ran.queue_s,
+            inference_s=ran.inference_s,
+            runs=ran.runs,
+        )
+        return LogitsAnswer(ran.logits, statistics)
+
+    async def tokenize(
+        self, texts: Sequence[str], *, add_special_tokens: bool | None, unit: OffsetUnit
+    ) -> list[TextTokens]:
+        """See `nerve.types.ServedModel.tokenize`."""
+        return await self._text_side.tokenize(texts, special=add_special_tokens, unit=unit)
+
+    async def decode(self, rows: Sequence[list[int]], *, skip_special_tokens: bool) -> list[str]:
+        """See `nerve.types.ServedModel.decode`."""
+        return await self._text_side.texts_of(rows, skip_special_tokens=skip_special_tokens)
 
     def encode(self, texts: Sequence[str], cut: CutOptions) -> list[EncodedText]:
         """Tokenize, in this thread. Raises TextTooLong, TokenizationFailed."""
@@ -94,8 +174,9 @@ class NerModel:
 
     def rows(self, encoded: Sequence[EncodedText]) -> list[Row]:
         """A row for the engine for each window of each text, in order."""
+        typed = self._info.type_ids
         return [
-            Row(window.ids, window.type_ids if self._type_ids and window.type_ids.any() else None)
+            Row(window.ids, window.type_ids if typed and window.type_ids.any() else None)
             for text in encoded
             for window in text.windows
         ]
@@ -116,12 +197,26 @@ class NerModel:
         encoded = await self._text_side.encode(texts, cut)
         tokenized = time.monotonic()
         rows = self.rows(encoded)
+        ran = await self._infer(rows, deadline, priority)
+        statistics = CallStatistics(
+            tokens=sum(len(row.ids) for row in rows),
+            truncated_texts=sum(text.truncated for text in encoded),
+            tokenization_s=(tokenized - began) / len(texts),
+            queue_s=ran.queue_s,
+            inference_s=ran.inference_s,
+            runs=ran.runs,
+        )
+        return encoded, ran.logits, statistics
+
+    async def _infer(
+        self, rows: Sequence[Row], deadline: float | None, priority: int | None
+    ) -> _Ran:
         # A row without any token (no special ones, empty text) has nothing to run.
         filled = [row for row in rows if len(row.ids)]
-        results: Iterator[RowResult] = iter(())
+        ran: list[RowResult] = []
         if filled:
             ran = await self._engine.infer(filled, deadline=deadline, priority=priority)
-            results = iter(ran)
+        results: Iterator[RowResult] = iter(ran)
         empty = np.empty((0, len(self._info.labels)), dtype=np.float32)
         queue_s = inference_s = 0.0
         logits = []
@@ -134,14 +229,7 @@ class NerModel:
             logits.append(result.logits)
             queue_s += result.queue_s / len(rows)
             inference_s += result.inference_s / len(rows)
-        statistics = CallStatistics(
-            tokens=sum(len(row.ids) for row in rows),
-            truncated_texts=sum(text.truncated for text in encoded),
-            tokenization_s=(tokenized - began) / len(texts),
-            queue_s=queue_s,
-            inference_s=inference_s,
-        )
-        return encoded, logits, statistics
+        return _Ran(logits, queue_s, inference_s, run_times(ran))
 
     async def aclose(self) -> None:
         """Free the engine."""

@@ -88,13 +88,11 @@ async def open_model(
             aggregation_strategy=config.aggregation_strategy,
             offset_unit=config.offset_unit,
             default_timeout_s=None if timeout_us is None else timeout_us / 1e6,
-        )
-        model = NerModel(
-            info,
-            tokenizer=tokenizer,
-            engine=engine,
             type_ids="token_type_ids" in engine.inputs,
+            instances=engine.instances,
+            vocab_size=_vocab_size(tokenizer.highest_id, json_files["config"]),
         )
+        model = NerModel(info, tokenizer=tokenizer, engine=engine)
         _check_vocabulary(tokenizer.highest_id, json_files["config"])
         await _warm_up(model, engine, config, tokenizer.highest_id)
         await _try_highest_id(engine, tokenizer.highest_id)
@@ -200,6 +198,12 @@ def _check_vocabulary(highest: int, model_config: Mapping[str, object]) -> None:
             f"tokenizer.json has ids up to {highest}, but vocab_size in config.json is {size}: it "
             "is the tokenizer of another model, or the model was not resized for added tokens"
         )
+
+
+def _vocab_size(highest: int, model_config: Mapping[str, object]) -> int:
+    """How many ids have an embedding, as far as is known."""
+    size = model_config.get("vocab_size")
+    return size if isinstance(size, int) and size > highest else highest + 1
 
 
 async def _warm_up(

@@ -52,11 +52,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class RowResult:
-    """What the engine gives back for a row: `logits` (tokens, labels) float32, and two durations."""
+    """What the engine gives back for a row: `logits` (tokens, labels) float32, and durations.
+
+    `inference_s` is that of the run, with what padding its batch took, `padding_s`.
+    """
 
     logits: FloatArray
     queue_s: float
     inference_s: float
+    padding_s: float = 0.0
 
 
 CROWD_TOKENS: Final = 256.0
@@ -92,9 +96,25 @@ class CostModel:
         return np.asarray(seconds + self.run_s)
 
 
+class BatchTotals(NamedTuple):
+    """All runs of one number of rows: how many, and the seconds that they took together.
+
+    `output_s` is for telling their rows apart again.
+    """
+
+    rows: int
+    runs: int = 0
+    padding_s: float = 0.0
+    running_s: float = 0.0
+    output_s: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class EngineStatistics:
-    """Totals since the warm-up; a row is one sequence, padding counts in `padded_tokens`."""
+    """Totals since the warm-up; a row is one sequence, padding counts in `padded_tokens`.
+
+    `sizes` has all of it by the number of rows, ascending.
+    """
 
     batches: int = 0
     rows: int = 0
@@ -102,6 +122,7 @@ class EngineStatistics:
     padded_tokens: int = 0
     queued_rows: int = 0
     cost: CostModel | None = None
+    sizes: tuple[BatchTotals, ...] = ()
 
     @property
     def mean_batch_size(self) -> float:
@@ -182,14 +203,48 @@ class TokenTags:
 
 
 @dataclass(frozen=True, slots=True)
-class CallStatistics:
-    """What a call cost. Tokens include special ones; the durations are means over the texts."""
+class TextTokens:
+    """The tokens of one text that was only tokenized; each list has one item a token.
+
+    `texts` are the stretches [`start`, `end`) of the text, in the unit that was asked for. Those
+    that the tokenizer added are `special`: `texts` has their name, and they have no place (None).
+    """
+
+    ids: list[int]
+    texts: list[str]
+    special: list[bool]
+    start: list[int | None]
+    end: list[int | None]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class RunTimes(NamedTuple):
+    """Seconds of a whole call in the engine, one after the other: each run counts once, whole.
+
+    `waiting_s` until the last of its runs is over, without those runs.
+    """
+
+    waiting_s: float = 0.0
+    padding_s: float = 0.0
+    running_s: float = 0.0
+
+
+NO_RUNS: Final = RunTimes()
+
+
+class CallStatistics(NamedTuple):
+    """What a call cost. Tokens include special ones; the durations are means over the texts, but
+    for `runs`."""
 
     tokens: int
     truncated_texts: int
     tokenization_s: float
     queue_s: float
     inference_s: float
+    decoding_s: float = 0.0
+    runs: RunTimes = NO_RUNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +260,14 @@ class TokenAnswer:
     """Token tags of each text, in request order."""
 
     texts: list[TokenTags]
+    statistics: CallStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class LogitsAnswer:
+    """Finite logits (tokens, labels) float32 of each row, in request order."""
+
+    logits: list[FloatArray]
     statistics: CallStatistics
 
 
@@ -256,6 +319,8 @@ class ModelInfo:
     """What a loaded version tells about itself; `max_tokens` counts special tokens.
 
     `default_timeout_s` is the longest that a request may take; None leaves it to the server.
+    `type_ids` tells whether the graph takes token_type_ids; ids of tokens are below `vocab_size`.
+    `instances` says how many batches each device runs at the same time: a GPU's number, None the CPU.
     """
 
     name: str
@@ -270,10 +335,13 @@ class ModelInfo:
     aggregation_strategy: Strategy | None
     offset_unit: OffsetUnit | None
     default_timeout_s: float | None = None
+    type_ids: bool = False
+    instances: tuple[tuple[int | None, int], ...] = ()
+    vocab_size: int = 0
 
 
 class ServedModel(Protocol):
-    """A loaded model version: texts in, spans or token tags out."""
+    """A loaded model version: texts in, spans or token tags out; or rows in, logits out."""
 
     @property
     def info(self) -> ModelInfo:
@@ -303,6 +371,42 @@ class ServedModel(Protocol):
         priority: int | None = None,
     ) -> TokenAnswer:
         """Tag texts token by token. Raises as `spans` does."""
+
+    async def spans_and_tokens(
+        self,
+        texts: Sequence[str],
+        options: SpanOptions,
+        *,
+        deadline: float | None,
+        priority: int | None = None,
+    ) -> tuple[SpanAnswer, TokenAnswer]:
+        """Both from the same runs; the tokens are in the same unit. Raises as `spans` does."""
+
+    async def logits(
+        self, rows: Sequence[Row], *, deadline: float | None, priority: int | None = None
+    ) -> LogitsAnswer:
+        """Run rows of token ids, special ones included, none longer than `info.max_tokens`.
+
+        Raises as `spans` does, but TextTooLong and TokenizationFailed.
+        """
+
+    async def tokenize(
+        self, texts: Sequence[str], *, add_special_tokens: bool | None, unit: OffsetUnit
+    ) -> list[TextTokens]:
+        """Tokenize whole texts, none empty; nothing is run. Special tokens: None as for the model.
+
+        Raises:
+            TextTooLong: a text is so long that `spans` would not look at all of it.
+            TokenizationFailed: the tokenizer broke on one of the texts.
+        """
+
+    async def decode(self, rows: Sequence[list[int]], *, skip_special_tokens: bool) -> list[str]:
+        """The texts that rows of token ids stand for.
+
+        Raises:
+            InvalidField: an id is not in the vocabulary.
+            TokenizationFailed: the tokenizer broke on one of the rows.
+        """
 
     def statistics(self) -> EngineStatistics:
         """The engine's totals."""

@@ -301,6 +301,16 @@ async def test_broken_compression(http: Client, route: str, data: bytes) -> None
 
 
 @dialects
+@pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, deflate"])
+async def test_unknown_compression(http: Client, route: str, encoding: str) -> None:
+    """415 in the dialect's shape, whatever the HTTP library could read."""
+    answer = await http.send("POST", f"/{route}", data=GOOD, headers={"Content-Encoding": encoding})
+    assert answer.status == 415
+    assert "Content-Encoding" in check_error(route, answer)
+    await check_good(http, route)
+
+
+@dialects
 async def test_gzip_bomb(http: Client, route: str) -> None:
     """A small body that grows over the limit: 413 as a large one."""
     data = gzip.compress(b'{"inputs":["' + b" " * 200_000_000 + b'"]}', compresslevel=9)

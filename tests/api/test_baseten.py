@@ -1,4 +1,7 @@
-"""Baseten's predict_tokens, row by row (its contract, sections 2 to 7, 10, 12 and 13)."""
+"""Baseten's predict_tokens, row by row (its contract, sections 2 to 7, 12 and 13).
+
+Its own client is in tests/clients.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from baseten_performance_client import PerformanceClient, RequestProcessingPreference
 
 if TYPE_CHECKING:
     from api.conftest import Client, Oracle, Repository, Serve, Server
@@ -582,7 +584,7 @@ async def test_wrong_method(http: Client, path: str, method: str) -> None:
 
 async def test_unknown_path(http: Client) -> None:
     """404 in the route's own shape where the path ends like the route (6)."""
-    refused(await http.send("POST", "/v2/predict_tokens"), 404, "Validation")
+    refused(await http.send("POST", "/x/predict_tokens"), 404, "Validation")
 
 
 async def test_unknown_model_and_version(http: Client) -> None:
@@ -869,69 +871,6 @@ async def test_hosted_prefixes(http: Client, prefix: str) -> None:
 async def test_other_prefixes(http: Client, path: str) -> None:
     """Only those that hosted deployments have."""
     refused(await http.post(path, {"inputs": ["a"]}), 404, "Validation")
-
-
-# --- sections 10 and 13: the performance client
-
-
-async def test_performance_client(http: Client, server: Server) -> None:
-    """300 payloads, 300 bodies in order, headers of each (13.2)."""
-    texts = [f"{'very ' * (number % 17)}old Paris {number}" for number in range(300)]
-    payloads = [
-        {"inputs": [[text]], "raw_scores": False, "truncate": True, "ignore_labels": []}
-        for text in texts
-    ]
-    client = PerformanceClient(base_url=server.url, api_key="none")
-    wide = RequestProcessingPreference(max_concurrent_requests=256)
-    response = await asyncio.to_thread(
-        lambda: client.batch_post("/predict_tokens", payloads, preference=wide)
-    )
-    assert len(response.data) == len(response.response_headers) == 300
-    for text, body in zip(texts, response.data, strict=True):
-        assert len(body) == 1
-        assert "".join(item["token"] for item in body[0]) == text.replace(" ", "")
-    for number in (0, 150, 299):
-        headers = response.response_headers[number]
-        alone = await http.post("/predict_tokens", payloads[number])
-        assert headers["x-compute-tokens"] == alone.headers["x-compute-tokens"]
-        assert headers["x-baseten-customer-request-id"].endswith(f"-{number}-0")
-        (got,), (expected,) = response.data[number], alone.json()
-        assert [item["token"] for item in got] == [item["token"] for item in expected]
-
-
-async def test_performance_client_sees_errors(server: Server) -> None:
-    """A refused payload is not retried; the client shows our body (10.4, 10.5)."""
-    client = PerformanceClient(base_url=server.url, api_key="none")
-    with pytest.raises(Exception, match=r"422.*aggregation_strategy") as caught:
-        await asyncio.to_thread(
-            client.batch_post,
-            "/predict_tokens",
-            [{"inputs": ["a"], "aggregation_strategy": "Max"}],
-        )
-    assert type(caught.value).__name__ == "HTTPError"
-
-
-async def test_performance_client_retries_overload(http: Client, server: Server) -> None:
-    """429 while the queue is full; the client's retry is answered afterwards (13.9)."""
-    client = PerformanceClient(base_url=server.url, api_key="none")
-    refusals = await http.metric("nerve_requests_total", dialect="baseten", status="429")
-
-    async def refused_once() -> bool:
-        now = await http.metric("nerve_requests_total", dialect="baseten", status="429")
-        return now > refusals
-
-    async with http.waiting(http.predict_tokens(["people"], model="patient")):
-        await http.queued("patient", 1)
-        sending = asyncio.create_task(
-            asyncio.to_thread(
-                client.batch_post,
-                "/v1/models/patient/predict_tokens",
-                [{"inputs": ["german people", "world"], "ignore_labels": []}],
-            )
-        )
-        await http.until(refused_once)
-    response = await sending
-    assert [len(entry) for entry in response.data[0]] == [2, 1]
 
 
 async def test_truncation_side_of_the_model(serve: Serve, repository: Repository) -> None:

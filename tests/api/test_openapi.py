@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from api.conftest import Answer, Client, Repository, Serve, Server
 
 REQUEST_HEADERS = {"request-timeout-ms", "request-deadline-ms", "x-nerve-priority"}
-PARAMETERS = {"{model}": "minilm-ner", "{version}": "1"}
+PARAMETERS = {
+    "{model}": "minilm-ner", "{version}": "1", "{repository}": "any", "{region}": "any",
+}  # fmt: skip
+RUNS = ("/predict", "/predict_tokens", "/infer", "/generate", "/generate_stream")
+"""Ends of the paths that run a model."""
 INFERENCE = [
     f"{prefix}/{route}"
     for route in ("predict", "predict_tokens")
@@ -46,7 +50,10 @@ class Document:
         """Status, content type and body of a real answer are as documented."""
         responses = self.document["paths"][path][method]["responses"]
         assert str(answer.status) in responses, (method, path, answer)
-        content = responses[str(answer.status)]["content"]
+        content = responses[str(answer.status)].get("content")
+        if content is None:
+            assert answer.body == b"", (method, path, answer)
+            return
         kind = answer.headers["Content-Type"].split(";")[0]
         assert kind in content, (method, path, answer)
         value = answer.json() if kind == "application/json" else answer.text
@@ -107,7 +114,7 @@ async def test_operations_are_described(api: Document) -> None:
         named = {f"{{{each['name']}}}" for each in parameters if each["in"] == "path"}
         assert named == {each for each in PARAMETERS if each in path}
         headers = {each["name"] for each in parameters if each["in"] == "header"}
-        assert headers == (REQUEST_HEADERS if "/predict" in path else set())
+        assert headers == (REQUEST_HEADERS if path.endswith(RUNS) else set())
 
 
 async def test_every_served_route_is_documented(api: Document, server: Server) -> None:
@@ -134,11 +141,14 @@ async def test_every_documented_operation_is_served(http: Client, api: Document)
             answer = await http.post(url, content["example"])
         else:
             answer = await http.send(method.upper(), url)
-        # the ring's server was not started to load and unload on request
-        refused = path.startswith("/v2/repository/models/")
-        assert answer.status == (409 if refused else 200), (method, path, answer)
+        expected = 200
+        if path.startswith("/v2/repository/models/"):
+            expected = 409  # the ring's server was not started to load and unload on request
+        elif "200" not in operation["responses"]:
+            expected = 501
+        assert answer.status == expected, (method, path, answer)
         api.check(method, path, answer)
-        for name in operation["responses"]["200"].get("headers", {}):
+        for name in operation["responses"].get("200", {}).get("headers", {}):
             assert name in answer.headers or name == "x-nerve-truncated-inputs"
 
 
@@ -199,19 +209,48 @@ async def test_answers_of_inference_routes(http: Client, api: Document, path: st
         await http.queued("patient", 0)
 
 
+@pytest.mark.parametrize("verb", ["generate", "infer"])
+@pytest.mark.parametrize("version", ["", "/versions/{version}"])
+async def test_answers_of_open_inference(
+    http: Client, api: Document, version: str, verb: str
+) -> None:
+    """Good ones and errors of the routes that run models, by the Open Inference Protocol."""
+    path = f"/v2/models/{{model}}{version}/{verb}"
+
+    async def ask(expected: int, text: str, *, model: str = "minilm-ner", **fields: object) -> None:
+        tensor = {"name": "TEXT", "shape": [1, 1], "datatype": "BYTES", "data": [text]}
+        value = {"TEXT": text} if verb == "generate" else {"inputs": [tensor]}
+        answer = await http.post(filled(path, model=model), value | fields)
+        assert answer.status == expected, answer
+        api.check("post", path, answer)
+
+    await ask(200, "Zoë 🚀 in Paris", id="7", parameters={"aggregation": "max"})
+    await ask(400, "Paris", id=7)
+    await ask(404, "Paris", model="nope")
+    await ask(503, "Paris", model="broken")
+    await ask(500, "early", model="rule")
+    for coding, status in (("br", 415), ("gzip", 400)):
+        headers = {"Content-Encoding": coding}
+        answer = await http.send("POST", filled(path), data=b"{}", headers=headers)
+        assert answer.status == status
+        api.check("post", path, answer)
+
+
 async def test_answers_of_model_routes(http: Client, api: Document) -> None:
     """Errors of the routes that have a model in the path."""
     asked = 0
     for method, path, _ in api.operations():
         if method == "get" and "{model}" in path:
+            told = path in {"/v1/models/{model}", "/v2/models/{model}/trace/setting"}
+            v2 = path.endswith(("/ready", "/stats", "/trace/setting"))  # as Triton has it
             answer = await http.get(filled(path, model="nope"))
-            assert answer.status == 404
+            assert answer.status == (400 if v2 else 404)
             api.check("get", path, answer)
             answer = await http.get(filled(path, model="broken"))
-            assert answer.status == (200 if path.endswith("{model}") else 503)
+            assert answer.status == (200 if told else 400 if v2 else 503)
             api.check("get", path, answer)
             asked += 1
-    assert asked == 5
+    assert asked == 16
 
 
 async def test_answers_without_a_default_model(serve: Serve, repository: Repository) -> None:
@@ -220,13 +259,14 @@ async def test_answers_without_a_default_model(serve: Serve, repository: Reposit
     repository.add("two")
     http = await serve(repository.path)
     api = Document((await http.get("/openapi.json")).json())
-    for path in ("/predict", "/predict_tokens"):
-        answer = await http.post(path, {"inputs": ["a"]})
+    for path in ("/predict", "/predict_tokens", "/tokenize", "/decode"):
+        answer = await http.post(path, {"inputs": ["a"], "ids": [5]})
         assert answer.status == 404
         api.check("post", path, answer)
-    answer = await http.get("/model")
-    assert answer.status == 404
-    api.check("get", "/model", answer)
+    for path in ("/model", "/info"):
+        answer = await http.get(path)
+        assert answer.status == 404
+        api.check("get", path, answer)
 
 
 async def test_answer_without_a_ready_model(serve: Serve, repository: Repository) -> None:
@@ -234,11 +274,11 @@ async def test_answer_without_a_ready_model(serve: Serve, repository: Repository
     repository.add_broken("only")
     http = await serve(repository.path)
     api = Document((await http.get("/openapi.json")).json())
-    for path in ("/predict", "/predict_tokens"):
-        answer = await http.post(path, {"inputs": ["a"]})
+    for path in ("/predict", "/predict_tokens", "/tokenize", "/decode"):
+        answer = await http.post(path, {"inputs": ["a"], "ids": [5]})
         assert answer.status == 503
         api.check("post", path, answer)
-    for path in ("/model", "/readyz"):
+    for path in ("/model", "/info", "/ping", "/readyz"):
         answer = await http.get(path)
         assert answer.status == 503
         api.check("get", path, answer)

@@ -1,7 +1,12 @@
-"""Encoderfile's gRPC service on the real daemon (contract: encoderfile, 3)."""
+"""gRPC on the real daemon: Encoderfile's service (its contract, 3), the end, the generated code."""
 
 from __future__ import annotations
 
+import ast
+import asyncio
+import json
+import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +15,15 @@ import aiohttp
 import grpc
 import numpy as np
 import pytest
+from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_tools import protoc
 
+from grpc_calls import calling, refusal, trailers
 from nerve._proto.encoderfile import metadata_pb2 as metadata
 from nerve._proto.encoderfile import token_classification_pb2 as pb
-from support import Daemon
+from nerve._proto.nerve.v1 import nerve_pb2 as nerve
+from support import Daemon, running_server
 
 SERVICE = "encoderfile.token_classification.TokenClassificationInference"
 TEXTS = ["Zoë met 李明 in Paris.", "Hi"]
@@ -107,29 +115,97 @@ async def test_errors_and_health(tiny_daemon: Daemon) -> None:
             assert health.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_generated_code_matches_the_protos(root: Path, tmp_path: Path) -> None:
-    """server/nerve/_proto says what proto/ says."""
-    from google.protobuf import descriptor_pb2  # noqa: PLC0415
-
-    out = tmp_path / "set"
-    files = sorted(str(path) for path in (root / "proto").rglob("*.proto"))
-    assert len(files) == 3
-    status = protoc.main(["protoc", f"-I{root / 'proto'}", f"--descriptor_set_out={out}", *files])
-    assert status == 0
+def described(directory: Path, *roots: Path) -> dict[str, bytes]:
+    """What protoc makes of all .proto files under `roots`: name -> the file, serialized."""
+    out = directory / "set"
+    files = [str(path) for root in roots for path in sorted(root.rglob("*.proto"))]
+    include = [f"-I{root}" for root in roots]
+    assert protoc.main(["protoc", *include, f"--descriptor_set_out={out}", *files]) == 0
     found = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes())
-    generated = {}
-    from nerve._proto.encoderfile import token_pb2  # noqa: PLC0415
+    return {file.name: plain(file) for file in found.file}
 
-    for module in (pb, metadata, token_pb2):
-        proto = descriptor_pb2.FileDescriptorProto()
-        module.DESCRIPTOR.CopyToProto(proto)
-        generated[proto.name] = proto
-    for file in found.file:
-        file.ClearField("source_code_info")
-        for message in file.message_type:
-            for field in message.field:
-                field.ClearField("json_name")
-            for nested in message.nested_type:
-                for field in nested.field:
-                    field.ClearField("json_name")
-        assert file == generated[file.name]
+
+def plain(file: descriptor_pb2.FileDescriptorProto) -> bytes:
+    """A file without what only some versions of protoc write into it."""
+
+    def strip(message: descriptor_pb2.DescriptorProto) -> None:
+        for field in message.field:
+            field.ClearField("json_name")
+        for nested in message.nested_type:
+            strip(nested)
+
+    file.ClearField("source_code_info")
+    for message in file.message_type:
+        strip(message)
+    return file.SerializeToString(deterministic=True)
+
+
+def generated(package: Path) -> dict[str, bytes]:
+    """What is in the generated modules under `package`: name of the .proto file -> the file."""
+    found = {}
+    for path in sorted(package.rglob("*_pb2.py")):
+        (body,) = re.findall(r"AddSerializedFile\((b'.*')\)", path.read_text(encoding="utf-8"))
+        file = descriptor_pb2.FileDescriptorProto.FromString(ast.literal_eval(body))
+        found[file.name] = plain(file)
+    return found
+
+
+def test_generated_code_matches_the_protos(root: Path, tmp_path: Path) -> None:
+    """The server's and the client's generated code say what proto/ says; no file is left out."""
+    written = described(tmp_path, root / "proto")
+    assert {"inference/inference.proto", "nerve/v1/nerve.proto"} < set(written)
+    assert generated(root / "server" / "nerve" / "_proto") == written
+    theirs = described(tmp_path, root / "proto" / "nerve" / "v1")
+    client = root / "clients" / "python" / "src" / "nerve_client" / "_proto"
+    assert generated(client) == theirs
+    for package in (root / "server" / "nerve" / "_proto", client):
+        for path in sorted(package.rglob("*_pb2.py")):
+            text = path.read_text(encoding="utf-8")
+            assert "_POOL.AddSerializedFile" in text, f"{path} uses the pool that all share"
+
+
+async def test_sigterm_ends_streams(tmp_path: Path, tiny_models: Path) -> None:
+    """What was read is answered, then streams end with UNAVAILABLE; nobody is waited for.
+
+    Who watches health is told NOT_SERVING before. The default of 30 s for calls in flight is far
+    longer than the bound.
+    """
+    folder = tmp_path / "repository" / "slow"
+    shutil.copytree(tiny_models / "bert", folder)
+    config = {
+        "max_batch_size": 2,
+        "dynamic_batching": {"scheduler": "fifo", "max_queue_delay_microseconds": 1_000_000},
+        "model_warmup": [{"batch_size": 2}],
+    }
+    (folder / "config.yaml").write_text(json.dumps(config))
+    serving, unavailable = health_pb2.HealthCheckResponse, grpc.StatusCode.UNAVAILABLE
+
+    def message(*texts: str) -> bytes:
+        items = [nerve.ExtractItem(text=text) for text in texts]
+        return nerve.ExtractStreamRequest(items=items).SerializeToString()
+
+    async with (
+        running_server(str(folder.parent)) as daemon,
+        calling(daemon.ports["grpc"]) as caller,
+        asyncio.timeout(20),
+    ):
+        idle, busy = caller.stream("ExtractStream"), caller.stream("ExtractStream")
+        await idle.write(message("a", "b"))
+        assert len(nerve.ExtractStreamResponse.FromString(await idle.read()).results) == 2
+        asked = health_pb2.HealthCheckRequest(service="slow")
+        watched = health_pb2_grpc.HealthStub(caller.channel).Watch(asked)
+        assert (await watched.read()).status == serving.SERVING
+        await busy.write(message("a"))
+        status = nerve.GetModelResponse()
+        while not status.versions or not status.versions[0].statistics.queued_rows:
+            status = await caller.call("GetModel", b"", nerve.GetModelResponse)
+        daemon.stop()
+        assert (await watched.read()).status == serving.NOT_SERVING
+        answer = nerve.ExtractStreamResponse.FromString(await busy.read())
+        assert answer.results[0].WhichOneof("outcome") == "entities"
+        for call in (idle, busy, watched):
+            error = await refusal(call.read())
+            assert error.code() == unavailable
+            assert trailers(error)["nerve-reason"] == "server_stopping"
+            assert trailers(error)["retry-after"] == "1"
+        await daemon.process.wait()

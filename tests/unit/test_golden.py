@@ -27,15 +27,11 @@ from nerve.golden_texts import (
 )
 from nerve.types import (
     CallStatistics,
-    CutOptions,
-    EngineStatistics,
-    ModelInfo,
     OffsetUnit,
     Span,
     SpanAnswer,
     SpanOptions,
     Strategy,
-    TokenAnswer,
     VersionFiles,
 )
 
@@ -331,10 +327,6 @@ class Model:
     broken: bool = False
     closed: bool = False
 
-    @property
-    def info(self) -> ModelInfo:
-        raise NotImplementedError
-
     async def spans(
         self,
         texts: Sequence[str],
@@ -349,20 +341,6 @@ class Model:
         return SpanAnswer(
             [self.known.get(text, []) for text in texts], CallStatistics(0, 0, 0, 0, 0)
         )
-
-    async def tokens(
-        self,
-        texts: Sequence[str],
-        *,
-        unit: OffsetUnit,
-        cut: CutOptions,
-        deadline: float | None,
-        priority: int | None = None,
-    ) -> TokenAnswer:
-        raise NotImplementedError
-
-    def statistics(self) -> EngineStatistics:
-        raise NotImplementedError
 
     async def aclose(self) -> None:
         self.closed = True

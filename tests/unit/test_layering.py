@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "proof_server": {"proof", "model", "opening", "golden", "engine", "config", "metrics", "logs"},
     "repository": {"config", "metrics"},
     "service": {"repository", "config", "metrics"},
-    "frontend": {"service", "config", "metrics", "_proto"},
+    "frontend": {"service", "config", "metrics", "logs", "_proto"},
     "_proto": set(),
 }
 """What an area may import besides FREE. `app`, `cli` and `__main__` import all."""

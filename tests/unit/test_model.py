@@ -28,11 +28,11 @@ from nerve.errors import (
     TokenizationFailed,
 )
 from nerve.metrics import EngineMetrics
-from nerve.model import NerModel
+from nerve.model import NerModel, run_times
 from nerve.offload import INLINE_CHARACTERS, INLINE_TOKENS
 from nerve.opening import open_model
 from nerve.repository.layout import read_model, scan
-from nerve.types import CutOptions, OffsetUnit, SpanOptions, Strategy
+from nerve.types import CutOptions, OffsetUnit, Row, RowResult, SpanOptions, Strategy
 
 MODELS = Path(__file__).parents[1] / "models"
 VOCABULARY = 1500
@@ -106,6 +106,9 @@ async def test_info_comes_from_the_files(folder: Path) -> None:
         assert (info.max_tokens, info.stride) == (128, None)
         assert (info.max_batch_size, info.max_num_tokens, info.max_queue_size) == (32, 8192, 2048)
         assert (info.aggregation_strategy, info.offset_unit) == (None, None)
+        ((device, count),) = info.instances
+        assert device is None
+        assert count >= 1
 
 
 async def test_info_follows_the_config(folder: Path) -> None:
@@ -543,3 +546,57 @@ async def test_every_family_answers_alike_alone_and_in_company(family: str) -> N
             np.testing.assert_allclose(
                 [span.score for span in alone], [span.score for span in company], rtol=0, atol=1e-5
             )
+
+
+# --- what a call is charged with ---
+
+
+def ran(queue_s: float, inference_s: float, padding_s: float = 0.0) -> RowResult:
+    return RowResult(np.zeros((1, 1), np.float32), queue_s, inference_s, padding_s)
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        ([], (0.0, 0.0, 0.0)),
+        ([ran(2.0, 4.0, 1.0)], (2.0, 1.0, 3.0)),
+        ([ran(2.0, 4.0, 1.0)] * 3, (2.0, 1.0, 3.0)),
+        # two runs, one after the other, and with one of somebody else in between
+        ([ran(2.0, 4.0, 1.0), ran(6.0, 2.0, 0.5)], (2.0, 1.5, 4.5)),
+        ([ran(2.0, 4.0), ran(9.0, 2.0)], (5.0, 0.0, 6.0)),
+        # side by side on two instances
+        ([ran(2.0, 4.0, 1.0), ran(2.0, 4.0, 3.0)], (2.0, 2.0, 2.0)),
+        ([ran(0.0, 0.0)], (0.0, 0.0, 0.0)),
+    ],
+)
+def test_runs_count_once_and_whole(
+    results: list[RowResult], expected: tuple[float, float, float]
+) -> None:
+    """However many rows of the call were in them; all is the time until the last one's end."""
+    assert run_times(results) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("question", ["both", "logits", "spans", "tokens"])
+async def test_the_stages_of_a_call_make_up_its_time(folder: Path, question: str) -> None:
+    """In no more than it took from outside; each takes some."""
+    async with serving(folder, ModelConfig(max_batch_size=2)) as model:
+        texts = ["Ada Lovelace was here."] * 5
+        began = time.monotonic()
+        if question == "spans":
+            statistics = (await model.spans(texts, ALL, deadline=None)).statistics
+        elif question == "tokens":
+            unit, cut = OffsetUnit.BYTE, CutOptions()
+            statistics = (await model.tokens(texts, unit=unit, cut=cut, deadline=None)).statistics
+        elif question == "both":
+            statistics = (await model.spans_and_tokens(texts, ALL, deadline=None))[0].statistics
+        else:
+            rows = [Row(np.arange(3, 9))] * 5
+            statistics = (await model.logits(rows, deadline=None)).statistics
+        took_s = time.monotonic() - began
+    runs, has_text = statistics.runs, question != "logits"
+    assert runs.padding_s > 0.0
+    assert runs.running_s > 0.0
+    assert runs.waiting_s >= 0.0
+    assert (statistics.tokenization_s > 0.0, statistics.decoding_s > 0.0) == (has_text, has_text)
+    text_s = 5 * (statistics.tokenization_s + statistics.decoding_s)
+    assert text_s + sum(runs) <= took_s

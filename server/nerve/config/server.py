@@ -64,6 +64,15 @@ class ServerConfig(BaseModel):
     """Port of gRPC; 0 lets the kernel pick one, which is then announced."""
     disable_grpc: bool = False
     """Do not listen for gRPC."""
+    grpc_keepalive_s: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 60.0
+    """Time without a sign of life after which a gRPC client is pinged; one that does not answer within
+    20 s is given up."""
+    grpc_min_ping_interval_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+    """Clients may ping as often as this without calls; the connection of one that does so more often
+    is closed."""
+    grpc_max_connection_age_s: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
+    """Age at which a gRPC connection is closed so that its client looks for a server anew; calls in
+    flight get request_timeout_s to end. By default never."""
     default_model: str | None = None
     """The model that routes without a name mean; by default the only one."""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = (
@@ -78,11 +87,15 @@ class ServerConfig(BaseModel):
     body_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     """Longest time that a client may take to send a request's body."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 2_097_152
-    """Largest request body, after decompression; on predict_tokens 2,000,000 if that is less."""
+    """Largest request body, after decompression; on predict_tokens, tokenize and decode 2,000,000 if
+    that is less."""
+    max_infer_bytes: Annotated[int, Field(ge=1024, le=2**31 - 1)] = 64 * 2**20
+    """Largest request of the Open Inference Protocol, over HTTP after decompression, and largest gRPC
+    message."""
     max_inputs: Annotated[int, Field(ge=1)] = 1024
-    """Most texts in one request on Encoderfile's routes."""
+    """Most texts in one request on Encoderfile's routes and over gRPC."""
     max_client_batch_size: Annotated[int, Field(ge=1)] = 128
-    """Most texts in one request on predict_tokens."""
+    """Most texts in one request on predict_tokens and tokenize."""
     shutdown_timeout_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
     """Longest time that requests in flight are waited for on SIGTERM."""
     model_control_mode: Annotated[ControlMode, BeforeValidator(_lower)] = ControlMode.WATCH

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ from nerve.engine.memory import give_memory_back
 from nerve.engine.padding import Shapes, pad
 from nerve.engine.plan import BatchLimits
 from nerve.engine.session import Session
+from nerve.engine.totals import Totals
 from nerve.errors import DeadlineExceeded, InferenceFailed, ModelUnloaded
 from nerve.metrics import RunMetrics
 from nerve.types import EngineStatistics, FloatArray, Row, RowResult
@@ -39,13 +41,14 @@ class _Done(NamedTuple):
     """What a run gave.
 
     `logits` (rows, longest, labels), on a GPU with what `Shapes` adds; `began` in monotonic seconds;
-    `took_s`; `cost_s` for the cost model: where a run happens in one thread, seconds of its core, as
-    what else the machine does meanwhile says nothing of the run.
+    `took_s`, of that `padding_s` before the run; `cost_s` for the cost model: where a run happens in
+    one thread, seconds of its core, as what else the machine does meanwhile says nothing of the run.
     """
 
     logits: FloatArray
     began: float
     took_s: float
+    padding_s: float
     cost_s: float
 
 
@@ -82,7 +85,7 @@ class LocalEngine:
         # the loop. It could only go to one of several sessions, which may be the busy one.
         self._ahead = 1 if len(instances) == 1 else 0
         self._batcher = Batcher(model, limits, workers=count, ahead=self._ahead)
-        self._batches = self._rows = self._tokens = self._padded = 0
+        self._totals = Totals()
         self._shapes: Shapes | None = None
         self._threads = ThreadPoolExecutor(count, thread_name_prefix=f"nerve-{model}")
         self._workers: list[asyncio.Task[None]] = []
@@ -196,11 +199,18 @@ class LocalEngine:
         """Names of the graph's inputs."""
         return self._instances[0].session.inputs
 
+    @property
+    def instances(self) -> tuple[tuple[int | None, int], ...]:
+        """See `nerve.types.ModelInfo`."""
+        counts: Counter[int | None] = Counter()
+        for instance in self._instances:
+            counts[instance.session.gpu] += instance.workers
+        return tuple(counts.items())
+
     def statistics(self) -> EngineStatistics:
         """Totals so far."""
         batcher = self._batcher
-        totals = (self._batches, self._rows, self._tokens, self._padded)
-        return EngineStatistics(*totals, batcher.queued, batcher.cost)
+        return self._totals.statistics(queued_rows=batcher.queued, cost=batcher.cost)
 
     def check_room(self) -> None:
         """See `nerve.types.Engine.check_room`."""
@@ -249,35 +259,43 @@ class LocalEngine:
         done = await loop.run_in_executor(self._threads, work)
         if done is None:
             return
-        logits = done.logits
+        came, logits = time.monotonic(), done.logits
         count, length = logits.shape[:2]
         for waiter, scores in zip(batch, logits[: len(batch)], strict=True):
             own = scores[: len(waiter.row.ids)]
             if count > 1:  # one row kept by a slow client must not hold the whole batch
                 own = own.copy()
             queue_s = done.began - waiter.arrived
-            waiter.settle(RowResult(own, queue_s=queue_s, inference_s=done.took_s))
-        self._count(rows, padded_tokens=count * length, took_s=done.took_s)
+            waiter.settle(RowResult(own, queue_s, done.took_s, done.padding_s))
+        self._count(rows, done, output_s=time.monotonic() - came)
         if any(session is instance.solo for instance in self._instances):
             self._batcher.observe_lone()
         else:
             self._batcher.observe(Run(count, length, done.cost_s), took_s=done.took_s)
 
-    def _count(self, rows: Sequence[Row], *, padded_tokens: int, took_s: float) -> None:
+    def _count(self, rows: Sequence[Row], done: _Done, *, output_s: float) -> None:
         tokens = sum(len(row.ids) for row in rows)
-        self._batches += 1
-        self._rows += len(rows)
-        self._tokens += tokens
-        self._padded += padded_tokens
-        self._metrics.observe(len(rows), tokens, padded_tokens, took_s)
+        padded_tokens = done.logits.shape[0] * done.logits.shape[1]
+        self._totals.count(
+            len(rows),
+            tokens=tokens,
+            padded_tokens=padded_tokens,
+            padding_s=done.padding_s,
+            running_s=done.took_s - done.padding_s,
+            output_s=output_s,
+        )
+        self._metrics.observe(len(rows), tokens, padded_tokens, done.took_s)
 
     def _compute(self, session: Session, rows: Sequence[Row]) -> _Done:
         began, used = time.monotonic(), time.thread_time()
         shapes = self._shapes if session.device == "gpu" else None
-        logits = session.run(*pad(rows, self._pad_id, shapes))
+        padded = pad(rows, self._pad_id, shapes)
+        padding = time.monotonic() - began
+        logits = session.run(*padded)
         took, used = time.monotonic() - began, time.thread_time() - used
         # Some systems count a thread's time in steps of 10 ms and more.
-        return _Done(logits, began, took, used if session.in_callers_thread and used > 0 else took)
+        cost = used if session.in_callers_thread and used > 0 else took
+        return _Done(logits, began, took, padding, cost)
 
     def _sessions(self) -> list[Session]:
         """Every session once."""

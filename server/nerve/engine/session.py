@@ -174,7 +174,7 @@ class Session:
             ModelLoadFailed: the runtime refuses the file, or its inputs or outputs are not those
                 of a token classifier, or the device cannot be used.
         """
-        self.device = "cpu" if gpu is None else "gpu"
+        self.device, self.gpu = "cpu" if gpu is None else "gpu", gpu
         self.in_callers_thread = gpu is None and intra_op_threads == 1
         _check_file(model)
         source = _Source(model, external, stop)

@@ -15,4 +15,9 @@ TEXTS: Final[dict[type[errors.NerveError], str]] = {
 
 def wording(error: errors.NerveError) -> str:
     """The fixed text where there is one, else the error's own sentence."""
+    if isinstance(error, errors.MessageTooLarge):
+        return (
+            f"Error, decoded message length too large: found {error.given_bytes} bytes, "
+            f"the limit is: {error.limit_bytes} bytes"
+        )
     return TEXTS.get(type(error)) or str(error)

@@ -11,9 +11,10 @@ from nerve import errors
 class Outcome(NamedTuple):
     """What an error is on each wire.
 
-    `http` is the status of Encoderfile's and our own routes, `grpc` the name of the status code,
-    `baseten` and `baseten_type` are those of predict_tokens, `v2` is that of the Open Inference
-    Protocol's routes.
+    `http` is the status of Encoderfile's and our own routes, `grpc` the name of the status code of
+    those services, `baseten` and `baseten_type` are those of predict_tokens, `v2` and `v2_grpc`
+    those of the Open Inference Protocol, whose clients only try again on 503 and UNAVAILABLE; where
+    `v2_grpc` is empty, it is `grpc`.
     """
 
     http: int
@@ -21,6 +22,7 @@ class Outcome(NamedTuple):
     baseten: int
     baseten_type: str
     v2: int
+    v2_grpc: str = ""
 
 
 TABLE: Final[dict[type[errors.NerveError], Outcome]] = {
@@ -33,7 +35,9 @@ TABLE: Final[dict[type[errors.NerveError], Outcome]] = {
     errors.TooManyInputs: Outcome(413, "INVALID_ARGUMENT", 413, "Validation", 400),
     errors.TextTooLong: Outcome(413, "INVALID_ARGUMENT", 413, "Validation", 400),
     errors.UnsupportedMediaType: Outcome(415, "INVALID_ARGUMENT", 415, "Validation", 415),
+    errors.UnsupportedEncoding: Outcome(415, "INVALID_ARGUMENT", 415, "Validation", 415),
     errors.BodyTooLarge: Outcome(413, "RESOURCE_EXHAUSTED", 413, "Validation", 413),
+    errors.MessageTooLarge: Outcome(413, "OUT_OF_RANGE", 413, "Validation", 413),
     errors.BodyTimeout: Outcome(408, "DEADLINE_EXCEEDED", 408, "Validation", 408),
     errors.ModelUnavailable: Outcome(503, "UNAVAILABLE", 503, "Unhealthy", 503),
     errors.ModelNotFound: Outcome(404, "NOT_FOUND", 404, "Validation", 404),
@@ -41,13 +45,19 @@ TABLE: Final[dict[type[errors.NerveError], Outcome]] = {
     errors.NoDefaultModel: Outcome(404, "NOT_FOUND", 404, "Validation", 404),
     errors.ModelNotReady: Outcome(503, "UNAVAILABLE", 503, "Unhealthy", 503),
     errors.ModelUnloaded: Outcome(503, "UNAVAILABLE", 503, "Unhealthy", 503),
-    errors.ControlFault: Outcome(400, "FAILED_PRECONDITION", 400, "Validation", 400),
+    errors.ControlFault: Outcome(
+        400, "FAILED_PRECONDITION", 400, "Validation", 400, "INVALID_ARGUMENT"
+    ),
     errors.ModelControlDisabled: Outcome(409, "FAILED_PRECONDITION", 409, "Validation", 409),
-    errors.LoadFailed: Outcome(400, "FAILED_PRECONDITION", 400, "Validation", 400),
-    errors.Overloaded: Outcome(503, "RESOURCE_EXHAUSTED", 429, "Overloaded", 503),
-    errors.QueueFull: Outcome(503, "RESOURCE_EXHAUSTED", 429, "Overloaded", 503),
-    errors.WaitTooLong: Outcome(503, "RESOURCE_EXHAUSTED", 429, "Overloaded", 503),
-    errors.DeadlineExceeded: Outcome(504, "DEADLINE_EXCEEDED", 504, "Backend", 503),
+    errors.LoadFailed: Outcome(
+        400, "FAILED_PRECONDITION", 400, "Validation", 400, "INVALID_ARGUMENT"
+    ),
+    errors.Overloaded: Outcome(503, "RESOURCE_EXHAUSTED", 429, "Overloaded", 503, "UNAVAILABLE"),
+    errors.QueueFull: Outcome(503, "RESOURCE_EXHAUSTED", 429, "Overloaded", 503, "UNAVAILABLE"),
+    errors.WaitTooLong: Outcome(503, "RESOURCE_EXHAUSTED", 429, "Overloaded", 503, "UNAVAILABLE"),
+    errors.ServerStopping: Outcome(503, "UNAVAILABLE", 503, "Unhealthy", 503),
+    errors.DeadlineExceeded: Outcome(504, "DEADLINE_EXCEEDED", 504, "Backend", 503, "UNAVAILABLE"),
+    errors.Unsupported: Outcome(501, "UNIMPLEMENTED", 501, "Validation", 501),
     errors.ServerFault: Outcome(500, "INTERNAL", 500, "Backend", 500),
     errors.TokenizationFailed: Outcome(500, "INTERNAL", 422, "Tokenizer", 500),
     errors.InferenceFailed: Outcome(500, "INTERNAL", 424, "Backend", 500),
@@ -71,7 +81,7 @@ def retry_after_s(error: errors.NerveError) -> int | None:
     if isinstance(error, errors.ModelNotReady):  # a model that failed to load stays as it is
         passing = error.state in ("LOADING", "UNLOADING")
     else:
-        passing = isinstance(error, errors.ModelUnloaded)
+        passing = isinstance(error, errors.ModelUnloaded | errors.ServerStopping)
     return RETRY_AFTER_S if passing else None
 
 

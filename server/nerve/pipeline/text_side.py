@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from nerve.offload import INLINE_TOKENS_TOGETHER, Together, offload, small_answer, small_texts
 from nerve.pipeline.aggregation import LabelScheme
 from nerve.pipeline.decode import Decoder
+from nerve.pipeline.offsets import convert
 from nerve.pipeline.tokenizer import TextTokenizer
-from nerve.pipeline.windows import EncodedText
-from nerve.types import CutOptions, FloatArray, OffsetUnit, Span, SpanOptions, TokenTags
+from nerve.pipeline.windows import EncodedText, Window
+from nerve.types import (
+    CutOptions,
+    FloatArray,
+    OffsetUnit,
+    Span,
+    SpanOptions,
+    TextTokens,
+    TokenTags,
+)
 
+T = TypeVar("T")
 DecodedT = TypeVar("DecodedT")
 Decode = Callable[[Sequence[str], Sequence[EncodedText], Sequence[FloatArray]], list[DecodedT]]
+
+LARGE_AT_ONCE: Final = 2
+"""Large calls of a model in threads at the same time that only tokenize or detokenize: the other
+threads are left for texts that an engine waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +57,7 @@ class TextSide:
         scheme = LabelScheme(labels)
         self._decoder = Decoder(scheme, tokenizer.facts, overlap=tokenizer.stride or 0)
         self._inside = 0
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._encoding: Together[CutOptions, Sequence[str], list[EncodedText]] = Together(
             self._encode_calls,
             inline=lambda calls: small_texts([text for texts in calls for text in texts]),
@@ -99,6 +115,34 @@ class TextSide:
             inline=small,
         )
 
+    async def tokenize(
+        self, texts: Sequence[str], *, special: bool | None, unit: OffsetUnit
+    ) -> list[TextTokens]:
+        """Every token of each whole text; `special` as in `TextTokenizer.whole`, which says what
+        this raises."""
+
+        def work() -> list[TextTokens]:
+            return [
+                _text_tokens(text, self._tokenizer.whole(text, special=special), unit)
+                for text in texts
+            ]
+
+        return await self._alone(work, inline=small_texts(texts))
+
+    async def texts_of(self, rows: Sequence[list[int]], *, skip_special_tokens: bool) -> list[str]:
+        """See `TextTokenizer.texts_of`."""
+        return await self._alone(
+            lambda: self._tokenizer.texts_of(rows, skip_special_tokens=skip_special_tokens),
+            inline=small_answer(len(rows), sum(map(len, rows))),
+        )
+
+    async def _alone(self, work: Callable[[], T], *, inline: bool) -> T:
+        """`work` that no engine waits for."""
+        if inline:
+            return work()
+        async with self._large:
+            return await offload(work, inline=False)
+
     def _encode_calls(
         self, cut: CutOptions, calls: Sequence[Sequence[str]]
     ) -> list[list[EncodedText]]:
@@ -112,6 +156,24 @@ def _decode_calls(decode: Decode[DecodedT], calls: Sequence[Scored]) -> list[lis
     encoded = [text for call in calls for text in call.encoded]
     decoded = iter(decode(texts, encoded, [each for call in calls for each in call.logits]))
     return [list(itertools.islice(decoded, len(call.texts))) for call in calls]
+
+
+def _text_tokens(text: str, whole: Window, unit: OffsetUnit) -> TextTokens:
+    special = (~whole.kept).tolist()
+    begins, stops = whole.offsets.T.tolist()
+    places = convert(text, whole.offsets, unit).astype(object)
+    places[~whole.kept] = None
+    start, end = places.T.tolist()
+    return TextTokens(
+        ids=whole.ids.tolist(),
+        texts=[
+            piece if added else text[begin:stop]
+            for piece, added, begin, stop in zip(whole.pieces, special, begins, stops, strict=True)
+        ],
+        special=special,
+        start=start,
+        end=end,
+    )
 
 
 def _few_tokens(calls: Sequence[Scored]) -> bool:

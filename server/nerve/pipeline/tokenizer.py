@@ -1,4 +1,4 @@
-"""Text -> token rows, by Hugging Face `tokenizers`, whose only home this is."""
+"""Text -> token rows, and ids -> text, by Hugging Face `tokenizers`, whose only home this is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -15,9 +16,9 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from nerve.config.model import TokenizerConfig
-from nerve.errors import ModelLoadFailed, TextTooLong, TokenizationFailed
+from nerve.errors import InvalidField, ModelLoadFailed, TextTooLong, TokenizationFailed
 from nerve.pipeline.aggregation import TokenizerFacts
-from nerve.pipeline.windows import EncodedText, Window, total_length
+from nerve.pipeline.windows import EncodedText, Window, joined, total_length
 from nerve.types import CutOptions, IntArray, Side
 
 log = logging.getLogger(__name__)
@@ -93,15 +94,59 @@ class TextTokenizer:
         return [
             self._finish(encoding, cut=cut, shift=shift, guarded=len(seen) < len(text))
             for encoding, text, seen, shift in zip(
-                self._encode(looked_at, side), texts, looked_at, shifts, strict=True
+                self._encode(looked_at, side, self._special), texts, looked_at, shifts, strict=True
             )
         ]
 
-    def _encode(self, texts: list[str], side: Side) -> list[Encoding]:
+    def whole(self, text: str, *, special: bool | None) -> Window:
+        """A text as one row, however long it is.
+
+        Args:
+            text: not empty.
+            special: whether [CLS], [SEP] and their like are put around it; None: as for the model.
+        Raises:
+            TextTooLong: so long that it would not be looked at to the end, and there are no windows.
+            TokenizationFailed: the library raised.
+        """
+        limit = MAX_CHARACTERS_PER_TOKEN * self.max_tokens
+        if self.stride is None and len(text) > limit:
+            raise TextTooLong(len(text), limit, "characters")
+        # In parts, as the one tokenizer that is at hand cuts it: one that does not cut would be a
+        # second vocabulary in memory, and a long list of tokens is made without a break.
+        special = self._special if special is None else special
+        (encoding,) = self._encode([text], self.side, special)
+        parts = [_window(part, 0) for part in (encoding, *encoding.overflowing)]
+        if self.side is Side.LEFT:
+            parts.reverse()
+        return joined(parts, self.stride or 0)
+
+    def texts_of(self, rows: Sequence[list[int]], *, skip_special_tokens: bool) -> list[str]:
+        """The texts that rows of ids stand for.
+
+        Raises:
+            InvalidField: an id is not in the vocabulary; the library would leave it out.
+            TokenizationFailed: the library raised.
+        """
+        tokenizer = self._by_side[self.side]
+        for number in set(itertools.chain.from_iterable(rows)):
+            if not 0 <= number <= self.highest_id or tokenizer.id_to_token(number) is None:
+                fault = f"{number} is not in the vocabulary, whose ids are 0 to {self.highest_id}"
+                raise InvalidField("ids", fault)
+        with self._failures():
+            # decode_batch lets go of the GIL, decode does not.
+            return tokenizer.decode_batch(list(rows), skip_special_tokens=skip_special_tokens)
+
+    def _encode(self, texts: list[str], side: Side, special: bool) -> list[Encoding]:
         tokenizer = self._by_side.get(side) or self._twin(side)
-        try:
+        with self._failures():
             # encode_batch lets go of the GIL, encode does not.
-            return tokenizer.encode_batch(texts, add_special_tokens=self._special)
+            return tokenizer.encode_batch(texts, add_special_tokens=special)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """What the library raises becomes TokenizationFailed."""
+        try:
+            yield
         except Exception as error:
             raise TokenizationFailed(self._model, str(error)) from error
         except BaseException as error:

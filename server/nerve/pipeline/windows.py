@@ -64,6 +64,32 @@ def owned(windows: Sequence[Window], overlap: int) -> list[BoolArray]:
     return masks
 
 
+def joined(windows: Sequence[Window], overlap: int) -> Window:
+    """The row that a text would be if it had not been cut.
+
+    Args:
+        windows: of one text, in text order, each with at least one kept token if there are several.
+        overlap: kept tokens that each window shares with the one before it.
+    Returns:
+        Every kept token once; what the tokenizer added stays at the two ends of the text only.
+    """
+    if len(windows) == 1:
+        return windows[0]
+    parts = []
+    for number, window in enumerate(windows):
+        positions = np.flatnonzero(window.kept)
+        low = int(positions[overlap]) if number else 0
+        high = int(positions[-1]) + 1 if number + 1 < len(windows) else len(window.kept)
+        parts.append((window, slice(low, high)))
+    return Window(
+        ids=np.concatenate([window.ids[part] for window, part in parts]),
+        type_ids=np.concatenate([window.type_ids[part] for window, part in parts]),
+        offsets=np.concatenate([window.offsets[part] for window, part in parts]),
+        kept=np.concatenate([window.kept[part] for window, part in parts]),
+        pieces=[piece for window, part in parts for piece in window.pieces[part]],
+    )
+
+
 def merge(starts: IntArray, ends: IntArray, scores: Sequence[np.float32]) -> list[int]:
     """Which entities of overlapping windows stay, in text order (contracts: aggregation, 9).
 

@@ -63,10 +63,15 @@ class Catalog:
         finally:
             copy.give_back()
 
-    def _choose(self, name: str | None, version: str | None) -> Copy:
+    def current(self, name: str | None, version: str | None) -> Copy:
+        """What `lease` lends, to be looked at before the next await; the highest version where
+        routing would roll dice. Raises what `lease` raises."""
+        return self._choose(name, version, routed=False)
+
+    def _choose(self, name: str | None, version: str | None, *, routed: bool = True) -> Copy:
         model = self.model(name)
         if version is None:
-            routing = model.serving.routing
+            routing = model.serving.routing if routed else None
             number = choose(
                 model.ready(),
                 weights=routing.weights if routing else None,

@@ -192,7 +192,8 @@ class ModelManager:
         try:
             served = await self._open(model.name, wanted)
             if await asyncio.to_thread(wanted.untouched):
-                copy, served, outcome = Copy(served, wanted.identity), None, "loaded"
+                copy = Copy(served, wanted.identity, wanted.config)
+                served, outcome = None, "loaded"
                 self._swap(model, row, copy)
             else:
                 row.advance(Event.FAILED, CHANGED)

@@ -40,10 +40,14 @@ def backoff_s(attempts: int) -> float:
 
 @dataclass(slots=True, eq=False)
 class Copy:
-    """A loaded model and its users. A reload makes another one; this goes when nobody has it."""
+    """A loaded model and its users. A reload makes another one; this goes when nobody has it.
+
+    `config` is what it was loaded with: that of the disk may have changed since.
+    """
 
     served: ServedModel
     identity: str
+    config: ModelConfig = field(default_factory=ModelConfig)
     leases: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
 

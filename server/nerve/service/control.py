@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 
+from nerve.config.model import ModelConfig, VersionPolicy
 from nerve.config.server import ServerConfig
 from nerve.errors import ModelControlDisabled, ModelUnavailable
 from nerve.repository.catalog import Catalog
 from nerve.repository.lifecycle import State
 from nerve.repository.records import IndexRow, Version
 from nerve.repository.sync import RepositorySync
+from nerve.types import ModelInfo, OffsetUnit
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,21 @@ class ModelStatus:
     versions: tuple[VersionStatus, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ServedVersion:
+    """A version that answers: what it is, and what it was loaded with."""
+
+    info: ModelInfo
+    config: ModelConfig
+    """Of this version: the model's config.yaml with the version's own over it."""
+    version_policy: VersionPolicy
+    """Of the model, as it is in force."""
+    ready: tuple[str, ...]
+    """Versions of the model that are READY, ascending."""
+    offset_unit: OffsetUnit
+    """What start and end count for requests that do not say, but on Encoderfile's routes."""
+
+
 class ControlService:
     """Answers questions about the server and its models, and loads and unloads on request."""
 
@@ -125,8 +142,8 @@ class ControlService:
             for model in self._catalog.models()
         ]
 
-    def model(self, name: str) -> ModelStatus:
-        """One model.
+    def model(self, name: str | None) -> ModelStatus:
+        """One model; None means the default one.
 
         Raises:
             ModelNotFound.
@@ -145,6 +162,25 @@ class ControlService:
             limits=answering.limits if answering else None,
             config_override=model.wanted.overridden,
             versions=versions,
+        )
+
+    def knows(self, name: str) -> bool:
+        """Whether a model of that name is known, ready or not."""
+        return name in self._catalog.entries
+
+    def served(self, name: str, version: str | None) -> ServedVersion:
+        """The version that answers; without a `version` the highest one that does.
+
+        Raises:
+            What `Catalog.lease` raises.
+        """
+        copy, model = self._catalog.current(name, version), self._catalog.model(name)
+        return ServedVersion(
+            copy.served.info,
+            copy.config,
+            model.serving.version_policy,
+            tuple(map(str, model.ready())),
+            copy.config.offset_unit or self._config.offset_unit or OffsetUnit.CODEPOINT,
         )
 
     async def index(self, *, ready_only: bool = False) -> list[IndexRow]:

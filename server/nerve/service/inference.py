@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from nerve.config.server import ServerConfig
 from nerve.errors import EmptyInput, TooManyInputs
 from nerve.metrics import RequestMetrics
 from nerve.repository.catalog import Catalog
+from nerve.service.filtering import TAKE_ALL, SpanFilter
 from nerve.service.shadow import COPY_PRIORITY, ShadowRunner
+from nerve.service.statistics import RequestStatistics
 from nerve.types import (
     CallStatistics,
     CutOptions,
+    LogitsAnswer,
     ModelInfo,
     OffsetUnit,
+    Row,
     SpanAnswer,
     SpanOptions,
     Strategy,
@@ -52,6 +56,7 @@ class SpanRequest:
     raw_scores: bool = False
     offset_unit: OffsetUnit | None = None
     cut: CutOptions = field(default_factory=CutOptions)
+    only: SpanFilter = TAKE_ALL
 
 
 class InferenceService:
@@ -59,12 +64,18 @@ class InferenceService:
 
     def __init__(self, catalog: Catalog, *, config: ServerConfig, metrics: RequestMetrics) -> None:
         self._catalog, self._config, self._metrics = catalog, config, metrics
+        self.statistics = RequestStatistics(catalog)
+        """Of the requests of every protocol."""
         self._shadow = ShadowRunner(catalog, metrics, timeout_s=config.request_timeout_s)
 
     def deadline(self, now: float, *, timeout_s: float | None = None) -> float:
         """The deadline of a request that arrived at `now`: the caller's or the server's, if less."""
         limit = self._config.request_timeout_s
         return now + (limit if timeout_s is None else min(limit, timeout_s))
+
+    def knows(self, model: str) -> bool:
+        """Whether the repository has a model of that name, in whatever state."""
+        return model in self._catalog.entries
 
     def info(self, model: str | None, version: str | None) -> ModelInfo:
         """Facts of the version that would answer. Raises what `Catalog.lease` raises."""
@@ -79,18 +90,16 @@ class InferenceService:
         """
         texts = request.texts
         check_texts(texts, call.max_texts)
-        with self._catalog.lease(call.model, call.version) as model:
+        with (
+            self._catalog.lease(call.model, call.version) as model,
+            self.statistics.record(model, call.arrived) as record,
+        ):
             info = model.info
-            options = SpanOptions(
-                strategy=request.strategy or info.aggregation_strategy or request.default_strategy,
-                ignore_labels=request.ignore_labels,
-                raw_scores=request.raw_scores,
-                offset_unit=self._unit(request.offset_unit, info, OffsetUnit.CODEPOINT),
-                cut=request.cut,
-            )
+            options = self._options(request, info)
             answer = await model.spans(
                 texts, options, deadline=_deadline(call, info), priority=call.priority
             )
+            record.succeed(len(texts), answer.statistics)
         self._count(info, len(texts), answer.statistics)
         if call.version is None:
             self._shadow.consider(
@@ -100,6 +109,47 @@ class InferenceService:
                     texts, options, deadline=until, priority=COPY_PRIORITY
                 ),
             )
+        return info, _wanted(request.only, answer)
+
+    async def spans_and_tokens(
+        self, call: Call, request: SpanRequest
+    ) -> tuple[ModelInfo, SpanAnswer, TokenAnswer]:
+        """Spans as `spans` has them, and every token, from the same runs. Raises as `spans`."""
+        check_texts(request.texts, call.max_texts)
+        with (
+            self._catalog.lease(call.model, call.version) as model,
+            self.statistics.record(model, call.arrived) as record,
+        ):
+            info = model.info
+            spans, tokens = await model.spans_and_tokens(
+                request.texts,
+                self._options(request, info),
+                deadline=_deadline(call, info),
+                priority=call.priority,
+            )
+            record.succeed(len(request.texts), spans.statistics)
+        self._count(info, len(request.texts), spans.statistics)
+        return info, _wanted(request.only, spans), tokens
+
+    async def logits(
+        self, call: Call, rows: Callable[[ModelInfo], Sequence[Row]]
+    ) -> tuple[ModelInfo, LogitsAnswer]:
+        """Run rows of token ids; `rows` makes them for the version that answers, or raises.
+
+        Raises:
+            What `rows`, `Catalog.lease` and `ServedModel.logits` raise.
+        """
+        with (
+            self._catalog.lease(call.model, call.version) as model,
+            self.statistics.record(model, call.arrived) as record,
+        ):
+            info = model.info
+            made = rows(info)
+            answer = await model.logits(
+                made, deadline=_deadline(call, info), priority=call.priority
+            )
+            record.succeed(len(made), answer.statistics)
+        self._count(info, len(made), answer.statistics)
         return info, answer
 
     async def tokens(
@@ -112,7 +162,10 @@ class InferenceService:
     ) -> tuple[ModelInfo, TokenAnswer]:
         """Tag texts token by token; long ones are cut. Raises as `spans`."""
         check_texts(texts, call.max_texts)
-        with self._catalog.lease(call.model, call.version) as model:
+        with (
+            self._catalog.lease(call.model, call.version) as model,
+            self.statistics.record(model, call.arrived) as record,
+        ):
             info = model.info
             unit, cut = self._unit(offset_unit, info, default_unit), CutOptions()
             answer = await model.tokens(
@@ -122,6 +175,7 @@ class InferenceService:
                 deadline=_deadline(call, info),
                 priority=call.priority,
             )
+            record.succeed(len(texts), answer.statistics)
         self._count(info, len(texts), answer.statistics)
         if call.version is None:
             self._shadow.consider(
@@ -142,6 +196,16 @@ class InferenceService:
     ) -> OffsetUnit:
         return requested or info.offset_unit or self._config.offset_unit or default
 
+    def _options(self, request: SpanRequest, info: ModelInfo) -> SpanOptions:
+        request.only.check(info)
+        return SpanOptions(
+            strategy=request.strategy or info.aggregation_strategy or request.default_strategy,
+            ignore_labels=request.ignore_labels,
+            raw_scores=request.raw_scores,
+            offset_unit=self._unit(request.offset_unit, info, OffsetUnit.CODEPOINT),
+            cut=request.cut,
+        )
+
     def _count(self, info: ModelInfo, texts: int, statistics: CallStatistics) -> None:
         self._metrics.observe_texts(info.name, texts, statistics.truncated_texts)
 
@@ -152,6 +216,10 @@ def _deadline(call: Call, info: ModelInfo) -> float | None:
         return call.deadline
     limit = call.arrived + info.default_timeout_s
     return limit if call.deadline is None else min(call.deadline, limit)
+
+
+def _wanted(only: SpanFilter, answer: SpanAnswer) -> SpanAnswer:
+    return answer if only.takes_all else replace(answer, spans=only.keep(answer.spans))
 
 
 def check_texts(texts: Sequence[str], limit: int) -> None:

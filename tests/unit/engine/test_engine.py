@@ -48,6 +48,7 @@ class FakeSession:
     """
 
     device = "cpu"
+    gpu: int | None = None
     in_callers_thread = True
     labels = 2
     inputs = frozenset({"input_ids", "attention_mask", "token_type_ids"})
@@ -195,6 +196,58 @@ async def test_results_are_in_the_order_of_the_request(
     assert statistics.batches >= 40 / rows
     assert statistics.tokens == sum(len(each.ids) for each in request)
     assert statistics.padded_tokens >= statistics.tokens
+
+
+async def test_runs_are_counted_by_their_rows() -> None:
+    """With the seconds that they took, of which their rows are told, too."""
+    session = FakeSession()
+    async with serving(session, rows=2) as engine:
+        results = await engine.infer([row(1), row(2), row(3)], deadline=None)
+        results += await engine.infer([row(4)], deadline=None)
+        statistics = engine.statistics()
+    one, two = statistics.sizes
+    assert (one.rows, one.runs, two.rows, two.runs) == (1, 2, 2, 1)
+    assert statistics.batches == 3
+    took = sorted({(each.inference_s, each.padding_s) for each in results})
+    assert len(took) == 3
+    assert sum(each for each, _ in took) == pytest.approx(
+        sum(each.padding_s + each.running_s for each in statistics.sizes)
+    )
+    assert sum(each for _, each in took) == pytest.approx(one.padding_s + two.padding_s)
+    for seconds in (*one[2:], *two[2:]):
+        assert seconds > 0.0
+
+
+async def test_a_failed_run_is_not_counted() -> None:
+    """Those are that its rows get alone, but for that of the bad row."""
+    session = FakeSession()
+    session.gate.clear()
+    async with serving(session) as engine:
+        first = asyncio.create_task(engine.infer([row(1)], deadline=None))
+        await session.entered()
+        bad = asyncio.create_task(engine.infer([row(BAD)], deadline=None))
+        good = asyncio.create_task(engine.infer([row(2)], deadline=None))
+        await everybody_had_a_turn()
+        session.gate.set()
+        await asyncio.gather(first, good)
+        with pytest.raises(InferenceFailed):
+            await bad
+        (one,) = engine.statistics().sizes
+    assert (one.rows, one.runs) == (1, 2)
+
+
+async def test_instances_by_device() -> None:
+    """GPUs have a session for each instance, the CPU has one for all."""
+    instances = []
+    for gpu, workers in [(1, 1), (0, 1), (1, 1), (None, 3)]:
+        session = FakeSession()
+        session.gpu = gpu
+        instances.append(Instance(cast("Session", session), None, workers))
+    metrics = EngineMetrics(CollectorRegistry()).of("ner", 1)
+    limits = BatchLimits(1, 8, 0.0, 8, Scheduler.FIFO)
+    engine = LocalEngine("ner", instances, limits=limits, pad_id=PAD, metrics=metrics)
+    assert engine.instances == ((1, 2), (0, 1), (None, 3))
+    await engine.aclose()
 
 
 async def test_rows_of_concurrent_callers_share_a_run() -> None:

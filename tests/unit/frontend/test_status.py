@@ -30,7 +30,7 @@ def test_rows_make_sense() -> None:
         assert fault == (row.http < 500 and not issubclass(kind, errors.ModelUnavailable))
         assert 400 <= row.baseten < 600
         # the protocol's clients know nothing of 422, 424, 429 and 504 (contract kserve-v2, 1)
-        assert row.v2 in {400, 404, 408, 409, 413, 415, 500, 503}
+        assert row.v2 in {400, 404, 408, 409, 413, 415, 500, 501, 503}
         assert (row.v2 < 500) == (fault or row.http == 404)
 
 

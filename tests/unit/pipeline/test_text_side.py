@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from tokenizers.pre_tokenizers import Whitespace
 from nerve.config.model import TokenizerConfig
 from nerve.errors import TokenizationFailed
 from nerve.offload import INLINE_CHARACTERS, INLINE_TOKENS, MAX_TOGETHER
-from nerve.pipeline.text_side import Scored, TextSide
+from nerve.pipeline.text_side import LARGE_AT_ONCE, Scored, TextSide
 from nerve.pipeline.tokenizer import TextTokenizer, load_tokenizer
-from nerve.pipeline.windows import EncodedText
+from nerve.pipeline.windows import EncodedText, Window
 from nerve.types import CutOptions, OffsetUnit, Side, Span, SpanOptions, Strategy, TokenTags
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -172,3 +173,71 @@ async def test_long_texts_keep_nobody_waiting() -> None:
         row = scored(many, await both.encode(many, CutOptions()), seed=2)
         spans = await both.spans(row, SpanOptions(Strategy.MAX))
         assert len(spans) == len(many)
+
+
+@pytest.mark.parametrize("unit", list(OffsetUnit))
+@pytest.mark.parametrize("copies", [1, 40])
+async def test_tokens_point_into_the_text(unit: OffsetUnit, copies: int) -> None:
+    """On the loop and in a thread alike, whatever `start` and `end` count."""
+    texts = [text * copies for text in TEXTS]
+    for text, tokens in zip(
+        texts, await side().tokenize(texts, special=True, unit=unit), strict=True
+    ):
+        coded = {
+            OffsetUnit.CODEPOINT: text.encode("utf-32-le"),
+            OffsetUnit.BYTE: text.encode(),
+            OffsetUnit.UTF16: text.encode("utf-16-le"),
+        }[unit]
+        codec, width = {
+            OffsetUnit.CODEPOINT: ("utf-32-le", 4),
+            OffsetUnit.BYTE: ("utf-8", 1),
+            OffsetUnit.UTF16: ("utf-16-le", 2),
+        }[unit]
+        assert (tokens.texts[0], tokens.texts[-1]) == ("[CLS]", "[SEP]")
+        inner = [False] * (len(tokens) - 2)
+        assert tokens.special == [True, *inner, True]
+        for number, (start, end) in enumerate(zip(tokens.start, tokens.end, strict=True)):
+            if number in {0, len(tokens) - 1}:
+                assert (start, end) == (None, None)
+                continue
+            assert start is not None
+            assert end is not None
+            assert coded[start * width : end * width].decode(codec) == tokens.texts[number]
+
+
+async def test_large_calls_leave_threads_for_others() -> None:
+    """No more than so many are at work at the same time; each gets its own answer."""
+    at_work: list[int] = []
+    working = threading.Semaphore(LARGE_AT_ONCE)
+    tokenizer_ = tokenizer(MODELS / "bert" / "tokenizer.json")
+    counted = TextSide(tokenizer_, LABELS)
+    whole = tokenizer_.whole
+
+    def watched(text: str, *, special: bool | None) -> Window:
+        assert working.acquire(blocking=False), "too many at work"
+        try:
+            at_work.append(1)
+            return whole(text, special=special)
+        finally:
+            working.release()
+
+    tokenizer_.whole = watched  # type: ignore[method-assign]
+    texts = [f"{number} {TEXTS[0] * 50}" for number in range(20)]
+    answers = await asyncio.gather(
+        *(counted.tokenize([each], special=False, unit=OffsetUnit.BYTE) for each in texts)
+    )
+    assert len(at_work) == len(texts)
+    assert answers == [
+        await side().tokenize([each], special=False, unit=OffsetUnit.BYTE) for each in texts
+    ]
+
+
+async def test_ids_become_text_on_the_loop_and_in_a_thread() -> None:
+    """The same either way."""
+    probe = side("roberta")
+    library = Tokenizer.from_file(str(MODELS / "roberta" / "tokenizer.json"))
+    library.no_truncation()
+    for copies in (1, 100):
+        rows = [library.encode(text * copies).ids for text in TEXTS]
+        found = await probe.texts_of(rows, skip_special_tokens=True)
+        assert found == [library.decode(row) for row in rows]

@@ -14,7 +14,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from nerve.config.model import TokenizerConfig
-from nerve.errors import ModelLoadFailed, TextTooLong, TokenizationFailed
+from nerve.errors import InvalidField, ModelLoadFailed, TextTooLong, TokenizationFailed
 from nerve.pipeline.tokenizer import (
     DEFAULT_MAX_LENGTH,
     MAX_CHARACTERS_PER_TOKEN,
@@ -497,6 +497,84 @@ def test_a_text_that_the_library_refuses_fails_alone() -> None:
     with pytest.raises(TokenizationFailed, match="'bert' could not tokenize"):
         tokenizer.encode("\ud800", CutOptions())
     assert kept(only(tokenizer.encode(TEXT, CutOptions()))) == full("bert")
+
+
+UNUSUAL = (
+    "Jose\u0301 lives in Ko\u0308ln\r\nand Angela Merkel in Berlin.",
+    "李明 works for 腾讯 in 深圳, China.",
+    "🚀 Elon Musk 👩‍👩‍👧 met Zoë in São Paulo 🇧🇷.",
+    "[SEP]<s>[MASK] Foo\u00adbar GmbH of Mu\u200bnich",
+)
+
+
+@pytest.mark.parametrize("special", [None, True, False])
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("side", list(Side))
+@pytest.mark.parametrize("stride", [None, 0, 3])
+def test_a_whole_text_is_as_the_library_has_it(
+    family: str, side: Side, stride: int | None, own: bool, special: bool | None
+) -> None:
+    """However long, wherever the model would cut it, and with special tokens as asked for."""
+    config = TokenizerConfig(
+        max_length=12, truncation_side=side, stride=stride, add_special_tokens=own
+    )
+    tokenizer = load(family, config)
+    for text in (*UNUSUAL, " ", "Ada", " ".join(UNUSUAL) * 5):
+        whole = tokenizer.whole(text, special=special)
+        wanted = bare(family).encode(text, add_special_tokens=own if special is None else special)
+        assert whole.ids.tolist() == wanted.ids
+        assert whole.type_ids.tolist() == wanted.type_ids
+        assert [tuple(pair) for pair in whole.offsets.tolist()] == wanted.offsets
+        assert whole.kept.tolist() == [not each for each in wanted.special_tokens_mask]
+        assert whole.pieces == wanted.tokens
+
+
+def test_a_whole_text_has_the_limit_of_characters(family: str) -> None:
+    """The one that texts for the model have; where there are windows, there is none."""
+    limit = MAX_CHARACTERS_PER_TOKEN * 12
+    text = ("Ada " * limit)[: limit - 1] + "x"
+    tokenizer = load(family, TokenizerConfig(max_length=12))
+    assert tokenizer.whole(text, special=None).offsets.max() == limit
+    with pytest.raises(TextTooLong) as caught:
+        tokenizer.whole(f"{text}x", special=None)
+    assert (caught.value.given, caught.value.limit) == (limit + 1, limit)
+    assert caught.value.unit == "characters"
+    strided = load(family, TokenizerConfig(max_length=12, stride=2))
+    assert strided.whole(f"{text}x", special=None).offsets.max() == limit + 1
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_ids_become_the_text_that_the_library_makes(family: str, skip: bool) -> None:
+    """With and without special tokens, several rows at once."""
+    rows = [bare(family).encode(text).ids for text in (*UNUSUAL, TEXT, TEXT * 9)]
+    texts = load(family, TokenizerConfig(max_length=12)).texts_of(rows, skip_special_tokens=skip)
+    assert texts == [bare(family).decode(row, skip_special_tokens=skip) for row in rows]
+
+
+@pytest.mark.parametrize("beyond", [1, 1 << 31, 1 << 40, 1 << 70])
+def test_ids_out_of_the_vocabulary_are_refused(family: str, beyond: int) -> None:
+    """The library would leave them out, or overflow."""
+    tokenizer = load(family)
+    highest = tokenizer.highest_id
+    assert tokenizer.texts_of([[highest]], skip_special_tokens=False) == [
+        bare(family).decode([highest], skip_special_tokens=False)
+    ]
+    for number in (highest + beyond, -beyond):
+        with pytest.raises(InvalidField) as caught:
+            tokenizer.texts_of([[5], [6, number]], skip_special_tokens=True)
+        fault = f"{number} is not in the vocabulary, whose ids are 0 to {highest}"
+        assert (caught.value.field, caught.value.fault) == ("ids", fault)
+
+
+def test_an_id_in_a_gap_of_the_vocabulary_is_refused(tmp_path: Path) -> None:
+    """Numbers may be left out between the lowest and the highest."""
+    stored = json.loads((MODELS / "bert" / "tokenizer.json").read_text())
+    vocabulary = stored["model"]["vocab"]
+    gap = vocabulary.pop("people")
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps(stored))
+    with pytest.raises(InvalidField, match=f"ids: {gap} is not in the vocabulary"):
+        load("bert", file=file).texts_of([[gap - 1, gap]], skip_special_tokens=True)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"{}", b"\xff\xfe", b"[1]", b'{"model": {}}'])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nerve.pipeline.windows import Window, merge, owned, total_length
+from nerve.pipeline.windows import Window, joined, merge, owned, total_length
 
 FAR = 1 << 30
 
@@ -71,6 +71,22 @@ def test_a_token_counts_where_it_has_most_context(sizes: tuple[int, int, int]) -
         for token in windows[number].ids[mask].tolist():
             others = [other for other, part in enumerate(parts) if token in part]
             assert context(number, token) == max(context(other, token) for other in others)
+
+
+@given(_cuts, st.integers(0, 1), st.integers(0, 2))
+def test_joined_windows_are_the_uncut_text(
+    sizes: tuple[int, int, int], before: int, after: int
+) -> None:
+    """Each token once, and what the tokenizer added at the two ends only."""
+    tokens, body, overlap = sizes
+    windows = [window(part, before=before, after=after) for part in cut(tokens, body, overlap)]
+    found, uncut = (
+        joined(windows, overlap),
+        window(list(range(tokens)), before=before, after=after),
+    )
+    for name in ("ids", "type_ids", "offsets", "kept"):
+        assert getattr(found, name).tolist() == getattr(uncut, name).tolist()
+    assert len(found.pieces) == len(found.ids)
 
 
 @given(_cuts)

@@ -2,62 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from fake_models import PATIENCE_S, FakeOpener, World
-from model_folders import word_of, write_model
-from nerve.config.server import ServerConfig
-from nerve.errors import ModelControlDisabled, ModelLoadFailed, ModelNotFound
+from controlled import controlled
+from model_folders import write_model
+from nerve.errors import (
+    LoadFailed,
+    ModelControlDisabled,
+    ModelLoadFailed,
+    ModelNotFound,
+    ModelNotReady,
+    VersionNotFound,
+)
 from nerve.repository.lifecycle import State
 from nerve.repository.records import IndexRow
-from nerve.repository.sync import RepositorySync
 from nerve.service.control import (
-    ControlService,
     Cost,
     Limits,
     ModelSummary,
     Statistics,
     VersionStatus,
 )
+from nerve.types import OffsetUnit
 
 READY, UNAVAILABLE = State.READY, State.UNAVAILABLE
-
-
-class Controlled(World):
-    """A control service and all below it."""
-
-    def __init__(self, config: ServerConfig) -> None:
-        super().__init__(opener=FakeOpener(word_of), default_model=config.default_model)
-        self.sync = RepositorySync(self.manager, self.catalog, config=config)
-        self.control = ControlService(self.catalog, self.sync, config=config)
-
-
-@asynccontextmanager
-async def controlled(
-    repository: Path, *, failures: dict[str, Exception] | None = None, **settings: object
-) -> AsyncIterator[Controlled]:
-    """Everything found and loaded as the mode says; nothing looks again by itself."""
-    given = {
-        "repositories": [repository],
-        "model_control_mode": "explicit",
-        "settle_seconds": 0.05,  # the models were written a moment ago
-        **settings,
-    }
-    made = Controlled(ServerConfig.model_validate(given))
-    made.opener.failures.update(failures or {})
-    try:
-        await made.sync.find()
-        await made.sync.load_all()
-        yield made
-    finally:
-        async with asyncio.timeout(PATIENCE_S):
-            await made.sync.aclose()
-        await made.aclose()
 
 
 async def test_everything_about_a_model(tmp_path: Path) -> None:
@@ -158,3 +128,47 @@ async def test_ready_until_it_drains(tmp_path: Path) -> None:
         assert made.control.ready
         made.control.draining = True
         assert not made.control.ready
+
+
+async def test_a_served_version_has_what_it_was_loaded_with(tmp_path: Path) -> None:
+    """The highest that answers, or the one that is named; a reload that failed changes nothing."""
+    write_model(tmp_path / "a", "version_policy: all\nmax_batch_size: 4", v1="x", v2="y")
+    async with controlled(tmp_path, load_model=["*"], offset_unit="utf16") as made:
+        served = made.control.served("a", None)
+        assert (served.info.version, served.ready) == (2, ("1", "2"))
+        assert served.config.max_batch_size == 4
+        assert served.version_policy.all is not None
+        assert served.offset_unit is OffsetUnit.UTF16
+        assert made.control.served("a", "1").info.version == 1
+        made.opener.failures["y"] = ModelLoadFailed("broken")
+        write_model(tmp_path / "a", "version_policy: all\nmax_batch_size: 9\noffset_unit: byte")
+        with pytest.raises(LoadFailed):
+            await made.control.load("a")
+        assert made.control.served("a", "2").config.max_batch_size == 4
+        assert made.control.served("a", "1").config.max_batch_size == 9
+        assert made.control.served("a", "1").offset_unit is OffsetUnit.BYTE
+        assert made.control.knows("a")
+        assert not made.control.knows("b")
+
+
+async def test_a_version_that_is_not_served_says_why(tmp_path: Path) -> None:
+    """As a request to it would."""
+    write_model(tmp_path / "a", v1="bad")
+    broken: dict[str, Exception] = {"bad": ModelLoadFailed("broken")}
+    async with controlled(tmp_path, failures=broken, load_model=["*"]) as made:
+        for version in (None, "1"):
+            with pytest.raises(ModelNotReady, match="broken"):
+                made.control.served("a", version)
+        with pytest.raises(VersionNotFound):
+            made.control.served("a", "2")
+        with pytest.raises(ModelNotFound):
+            made.control.served("b", None)
+
+
+async def test_routing_does_not_shuffle_what_is_described(tmp_path: Path) -> None:
+    """Requests go to version 1 alone, yet the same version is described every time; no shadow."""
+    config = "routing: {weights: {1: 1, 2: 0}}\nshadow: {version: 3}"
+    write_model(tmp_path / "a", config, v1="x", v2="y", v3="z")
+    async with controlled(tmp_path, load_model=["*"]) as made:
+        assert made.answering("a") == "x"
+        assert made.control.served("a", None).info.version == 2

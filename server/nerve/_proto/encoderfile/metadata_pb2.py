@@ -5,7 +5,7 @@
 # Protobuf Python Version: 6.31.1
 """Generated protocol buffer code."""
 from google.protobuf import descriptor as _descriptor
-from google.protobuf import descriptor_pool as _descriptor_pool
+from nerve._proto import POOL as _POOL
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65ncoderfile/metadata.proto\x12\x14\x65ncoderfile.metadata\"\x19\n\x17GetModelMetadataRequest\"\xe2\x01\n\x18GetModelMetadataResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x33\n\nmodel_type\x18\x02 \x01(\x0e\x32\x1f.encoderfile.metadata.ModelType\x12N\n\x08id2label\x18\x03 \x03(\x0b\x32<.encoderfile.metadata.GetModelMetadataResponse.Id2labelEntry\x1a/\n\rId2labelEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\x9f\x01\n\tModelType\x12\x1a\n\x16MODEL_TYPE_UNSPECIFIED\x10\x00\x12\r\n\tEMBEDDING\x10\x01\x12\x1b\n\x17SEQUENCE_CLASSIFICATION\x10\x02\x12\x18\n\x14TOKEN_CLASSIFICATION\x10\x03\x12\x16\n\x12SENTENCE_EMBEDDING\x10\x04\x12\x18\n\x14IMAGE_CLASSIFICATION\x10\x15\x62\x06proto3')
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x1a\x65ncoderfile/metadata.proto\x12\x14\x65ncoderfile.metadata\"\x19\n\x17GetModelMetadataRequest\"\xe2\x01\n\x18GetModelMetadataResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x33\n\nmodel_type\x18\x02 \x01(\x0e\x32\x1f.encoderfile.metadata.ModelType\x12N\n\x08id2label\x18\x03 \x03(\x0b\x32<.encoderfile.metadata.GetModelMetadataResponse.Id2labelEntry\x1a/\n\rId2labelEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\x9f\x01\n\tModelType\x12\x1a\n\x16MODEL_TYPE_UNSPECIFIED\x10\x00\x12\r\n\tEMBEDDING\x10\x01\x12\x1b\n\x17SEQUENCE_CLASSIFICATION\x10\x02\x12\x18\n\x14TOKEN_CLASSIFICATION\x10\x03\x12\x16\n\x12SENTENCE_EMBEDDING\x10\x04\x12\x18\n\x14IMAGE_CLASSIFICATION\x10\x15\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)

@@ -1,71 +1,100 @@
-"""The grpc.aio server: services, health, reflection, errors as status codes, draining."""
+"""The grpc.aio server: listening, limits, keepalive, which service answers a call, draining."""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, Final, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
-from nerve.errors import AddressUnavailable, NerveError, ServerFault
-from nerve.frontend.status import outcome
+from nerve.config.server import ServerConfig
+from nerve.errors import AddressUnavailable
+from nerve.frontend.grpc.calls import Handler, Shell
+from nerve.frontend.grpc.health import HealthService
+from nerve.frontend.grpc.reflection import NAMES, ReflectionService
 from nerve.metrics import RequestMetrics
+from nerve.service.control import ControlService
 
-log = logging.getLogger(__name__)
-
-MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
-OPTIONS: Final = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.so_reuseport", 0),  # else two servers share a port and neither says so
-)
+MAX_STREAMS: Final = 1024
+"""Most calls at the same time on one connection; further ones wait at the client."""
+PING_TIMEOUT_S: Final = 20.0
+"""How long a client may leave a ping unanswered before its connection is given up."""
 
 
-async def abort(
-    context: grpc.aio.ServicerContext[Any, Any],
-    error: NerveError,
-    text: str,
-    *,
-    cause: Exception | None = None,
-) -> NoReturn:
-    """End a call with the status of `error`; faults of the server are logged."""
-    if isinstance(error, ServerFault):
-        log.error("request failed: %s", error, exc_info=cause)
-    await context.abort(grpc.StatusCode[outcome(error).grpc], text)
-    raise AssertionError("abort raises")  # pragma: no cover  grpc's stubs do not say so
+class Service(Protocol):
+    """What answers the methods of one service of a .proto file."""
+
+    @property
+    def name(self) -> str:
+        """With its package."""
+
+    @property
+    def shell(self) -> Shell:
+        """Of its calls."""
+
+    def methods(self) -> Mapping[str, Handler]:
+        """Handlers by the method's name."""
 
 
-@asynccontextmanager
-async def observed(metrics: RequestMetrics, dialect: str) -> AsyncIterator[None]:
-    """Count a call; its status is OK or ERROR."""
-    began = time.monotonic()
-    status = "OK"
-    try:
-        yield
-    except BaseException:
-        status = "ERROR"
-        raise
-    finally:
-        metrics.observe_request(dialect, status, time.monotonic() - began)
+def options(config: ServerConfig) -> list[tuple[str, int]]:
+    """Channel arguments. Pure."""
+    given = {
+        "grpc.max_receive_message_length": config.max_infer_bytes,
+        "grpc.max_send_message_length": -1,
+        "grpc.max_concurrent_streams": MAX_STREAMS,
+        "grpc.so_reuseport": 0,  # else two servers share a port and neither says so
+        "grpc.keepalive_time_ms": _ms(config.grpc_keepalive_s),
+        "grpc.keepalive_timeout_ms": _ms(PING_TIMEOUT_S),
+        # Both sides: connections without calls are pinged, and may ping.
+        "grpc.keepalive_permit_without_calls": 1,
+        "grpc.http2.max_pings_without_data": 0,
+        "grpc.http2.min_ping_interval_without_data_ms": _ms(config.grpc_min_ping_interval_s),
+    }
+    if config.grpc_max_connection_age_s is not None:
+        given["grpc.max_connection_age_ms"] = _ms(config.grpc_max_connection_age_s)
+        given["grpc.max_connection_age_grace_ms"] = _ms(config.request_timeout_s)
+    return list(given.items())
+
+
+def _ms(seconds: float) -> int:
+    return min(round(seconds * 1000), 2**31 - 1)
+
+
+class _Router(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
+    """All methods in one table.
+
+    grpc.aio asks one generic handler after the other, and waits anew for each method that is
+    registered whenever a call comes; so there is one handler, and nothing is registered.
+    """
+
+    def __init__(self, services: Sequence[Service]) -> None:
+        self._handlers = {
+            f"/{service.name}/{method}": handler
+            for service in services
+            for method, handler in service.methods().items()
+        }
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        """What answers a call, None if nothing does."""
+        return self._handlers.get(handler_call_details.method)
 
 
 class GrpcServer:
-    """A listening server. `start`, `set_ready` when models come or go, then `stop`."""
+    """A listening server with health and reflection. `start`, `tell_change`, then `stop`."""
 
     def __init__(
         self,
-        handlers: Sequence[tuple[str, grpc.GenericRpcHandler[Any, Any]]],
+        services: Sequence[Service],
         *,
-        shutdown_timeout_s: float,
+        control: ControlService,
+        config: ServerConfig,
+        metrics: RequestMetrics,
     ) -> None:
-        """`handlers`: service names and what answers them."""
-        self._handlers, self._timeout_s = handlers, shutdown_timeout_s
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
+        names = [*(each.name for each in services), HealthService.name]
+        self._config = config
+        self._health = HealthService(control, [*names, *NAMES], metrics)
+        reflections = [ReflectionService(name, names, metrics) for name in NAMES]
+        self._services: list[Service] = [*services, self._health, *reflections]
         self._server: Any = None
 
     async def start(self, host: str, port: int) -> int:
@@ -74,14 +103,8 @@ class GrpcServer:
         Raises:
             AddressUnavailable.
         """
-        self._server = grpc.aio.server(options=OPTIONS)
-        self._server.add_generic_rpc_handlers([handler for _, handler in self._handlers])
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = [name for name, _ in self._handlers]
-        reflection.enable_server_reflection(
-            [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
-        )
-        await self._tell(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._server = grpc.aio.server(options=options(self._config))
+        self._server.add_generic_rpc_handlers([_Router(self._services)])
         try:
             bound = int(self._server.add_insecure_port(f"{host}:{port}"))
         except RuntimeError as error:
@@ -90,17 +113,18 @@ class GrpcServer:
         await self._server.start()
         return bound
 
-    async def set_ready(self, ready: bool) -> None:
-        """Health says SERVING, or NOT_SERVING."""
-        answers = health_pb2.HealthCheckResponse
-        await self._tell(answers.SERVING if ready else answers.NOT_SERVING)
-
-    async def _tell(self, status: int) -> None:
-        for name in ("", *(name for name, _ in self._handlers)):
-            await self._health.set(name, status)
+    def tell_change(self) -> None:
+        """The state of the server or of a model may have changed."""
+        self._health.tell_change()
 
     async def stop(self) -> None:
-        """Say NOT_SERVING, take no new calls, let those in flight end within the time limit."""
+        """Say NOT_SERVING, take no new calls, let those in flight end within the time limit.
+
+        Streams are not waited for until their clients have no more to send: what was read is
+        answered, then they end with UNAVAILABLE.
+        """
+        for service in self._services:
+            service.shell.drain.set()
+        self.tell_change()
         if self._server is not None:
-            await self._health.enter_graceful_shutdown()
-            await self._server.stop(self._timeout_s)
+            await self._server.stop(self._config.shutdown_timeout_s)

@@ -6,62 +6,17 @@ import time
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 
 from nerve.config.server import ServerConfig
-from nerve.errors import (
-    EmptyInput,
-    InferenceFailed,
-    NerveError,
-    NonFiniteScores,
-    Overloaded,
-    TextTooLong,
-    TokenizationFailed,
-    TooManyInputs,
-)
-from nerve.frontend.http.body import OffsetUnitName, json_kind, parse, read_body
+from nerve.frontend.http.body import OffsetUnitName
 from nerve.frontend.http.call import read_call
-from nerve.frontend.http.dialect import Dialect, Route, answer_headers, json_response, retry_headers
-from nerve.frontend.status import outcome
+from nerve.frontend.http.dialect import Route, answer_headers, json_response
+from nerve.frontend.http.tei import PLACES, Inputs, TeiDialect, read_request
 from nerve.offload import offload, small_answer
+from nerve.service.filtering import SpanFilter
 from nerve.service.inference import InferenceService, SpanRequest
 from nerve.types import CallStatistics, CutOptions, ModelInfo, OffsetUnit, Side, Span, Strategy
-
-MAX_BODY_BYTES = 2_000_000
-"""TEI's payload_limit."""
-
-
-def flatten(value: object) -> list[str]:
-    """`inputs` in any of its shapes -> texts: a string, a list of strings, of lists, or mixed."""
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, list):
-        raise ValueError(f"expected a string or a list of texts, got {json_kind(value)}")  # noqa: TRY004  pydantic wants ValueError
-    texts: list[str] = []
-    for index, item in enumerate(value):
-        for inner, text in enumerate(item) if isinstance(item, list) else ((None, item),):
-            if not isinstance(text, str):
-                place = f"[{index}]" if inner is None else f"[{index}][{inner}]"
-                raise ValueError(f"item {place}: expected a string, got {json_kind(text)}")  # noqa: TRY004  as above
-            texts.append(text)
-    return texts
-
-
-_INPUTS_SCHEMA = {
-    "anyOf": [
-        {"type": "string", "minLength": 1},
-        {
-            "type": "array",
-            "minItems": 1,
-            "items": {
-                "anyOf": [
-                    {"type": "string", "minLength": 1},
-                    {"type": "array", "items": {"type": "string", "minLength": 1}},
-                ]
-            },
-        },
-    ],
-}
 
 
 class PredictTokensRequest(BaseModel):
@@ -69,7 +24,7 @@ class PredictTokensRequest(BaseModel):
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    inputs: Annotated[list[str], BeforeValidator(flatten), WithJsonSchema(_INPUTS_SCHEMA)]
+    inputs: Inputs
     """Texts: a list of lists, a list, or one string. Nesting only groups them; the answer has
     one entry a text."""
     truncate: bool | None = None
@@ -86,6 +41,11 @@ class PredictTokensRequest(BaseModel):
     offset_unit: OffsetUnitName | None = None
     """What `start` and `end` count; code points unless the server or model says otherwise. An
     addition of this server."""
+    threshold: float | None = None
+    """Least score of what is answered. An addition of this server."""
+    labels: list[str] = []
+    """Only what has one of these labels, with or without prefix; none means all. An addition of
+    this server."""
 
 
 class Prediction(BaseModel):
@@ -96,13 +56,6 @@ class Prediction(BaseModel):
     start: Annotated[int, Field(ge=0)]
     end: Annotated[int, Field(ge=0)]
     results: dict[str, float]
-
-
-class PredictTokensError(BaseModel):
-    """Why there is no answer."""
-
-    error: str
-    error_type: Literal["Validation", "Tokenizer", "Empty", "Overloaded", "Backend", "Unhealthy"]
 
 
 def _side(asked: PredictTokensRequest) -> Side | None:
@@ -135,7 +88,7 @@ def render(
     ]
 
 
-class BasetenDialect(Dialect):
+class BasetenDialect(TeiDialect):
     """predict_tokens for the default model at the root, and for each model under /v1/models."""
 
     name = "baseten"
@@ -156,22 +109,13 @@ class BasetenDialect(Dialect):
                 },
                 "responses": {"200": {"model": list[list[Prediction]]}},
             })
-            for prefix, suffix in (
-                ("", ""),
-                ("/v1/models/{model}", "_of_model"),
-                ("/v1/models/{model}/versions/{version}", "_of_version"),
-            )
+            for prefix, suffix in PLACES
         ]  # fmt: skip
 
     async def _predict_tokens(self, request: web.Request) -> web.Response:
         limit = self._config.max_client_batch_size
         call = read_call(request, self._inference, max_texts=limit)
-        body = await read_body(
-            request,
-            limit_bytes=min(self._config.max_body_bytes, MAX_BODY_BYTES),
-            timeout_s=self._config.body_timeout_s,
-        )
-        asked = await parse(body, PredictTokensRequest)
+        asked = await read_request(request, PredictTokensRequest, self._config)
         strategy = asked.aggregation_strategy
         info, answer = await self._inference.spans(
             call,
@@ -186,6 +130,7 @@ class BasetenDialect(Dialect):
                     truncate=asked.truncate is not False,
                     side=_side(asked),
                 ),
+                only=SpanFilter(asked.threshold, frozenset(asked.labels) or None),
             ),
         )
         headers = answer_headers(info, answer.statistics.truncated_texts)
@@ -197,40 +142,6 @@ class BasetenDialect(Dialect):
 
         small = small_answer(len(asked.inputs), answer.statistics.tokens)
         return await offload(write, inline=small)
-
-    def error(self, error: NerveError) -> web.Response:
-        """`{"error", "error_type"}`, in TEI's words where it has some."""
-        row = outcome(error)
-        body = {"error": _message(error), "error_type": row.baseten_type}
-        return json_response(body, status=row.baseten, headers=retry_headers(error))
-
-    def fallback(self, status: int, message: str) -> web.Response:
-        """The same shape."""
-        return json_response({"error": message, "error_type": "Validation"}, status=status)
-
-
-def _message(error: NerveError) -> str:
-    match error:
-        case EmptyInput():
-            text = "`inputs` cannot be empty"
-        case TooManyInputs():
-            text = f"batch size {error.given} > maximum allowed batch size {error.limit}"
-        case TextTooLong():
-            text = (
-                f"Input validation error: `inputs` must have less than {error.limit} "
-                f"{error.unit}. Given: {error.given}"
-            )
-        case Overloaded():
-            text = "Model is overloaded"
-        case TokenizationFailed():
-            text = f"Tokenization error: {error.detail}"
-        case InferenceFailed():
-            text = f"Backend error: {error.detail}"
-        case NonFiniteScores():
-            text = "score is NaN"
-        case _:
-            text = str(error)
-    return text
 
 
 def _compute_headers(

@@ -1,16 +1,23 @@
-"""Request bodies: read within limits of size and time, parsed, checked against a pydantic model."""
+"""Request bodies: read within limits of size and time, inflated, parsed, checked against a model."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Literal, TypeVar
+import zlib
+from typing import Final, Literal, TypeVar
 
 import orjson
 from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import BadHttpMessage
 from pydantic import BaseModel, ValidationError
 
-from nerve.errors import BodyTimeout, BodyTooLarge, InvalidField, MalformedBody
+from nerve.errors import (
+    BodyTimeout,
+    BodyTooLarge,
+    InvalidField,
+    MalformedBody,
+    UnsupportedEncoding,
+)
 from nerve.offload import INLINE_BYTES, offload
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
@@ -20,16 +27,22 @@ _JSON_KINDS = {
     type(None): "null", bool: "a boolean", int: "a number", float: "a number",
     str: "a string", list: "a list", dict: "an object",
 }  # fmt: skip
+CODINGS: Final = {"gzip": 31, "deflate": 15}
+"""Content codings, and what zlib calls their containers (RFC 1952 and 1950)."""
 
 
 async def read_body(request: web.Request, *, limit_bytes: int, timeout_s: float) -> bytes:
     """The whole body, decompressed.
 
     Raises:
+        UnsupportedEncoding.
         BodyTooLarge: it is (or says it is) over the limit; the rest is not read.
         BodyTimeout: it did not arrive in time.
         MalformedBody: the transfer or content encoding is broken.
     """
+    coding = request.headers.get("Content-Encoding", "").lower()
+    if coding not in ("", "identity", *CODINGS):
+        raise UnsupportedEncoding(coding, tuple(CODINGS))
     if request.content_length is not None and request.content_length > limit_bytes:
         raise BodyTooLarge(limit_bytes)
     parts: list[bytes] = []
@@ -47,7 +60,29 @@ async def read_body(request: web.Request, *, limit_bytes: int, timeout_s: float)
     except (ClientPayloadError, BadHttpMessage, web.RequestPayloadError) as error:
         request.content.feed_eof()  # else aiohttp reads on, meets the error again and logs it
         raise MalformedBody("its transfer or content encoding is broken") from error
-    return b"".join(parts)
+    body = b"".join(parts)
+    if coding in CODINGS and body:
+        return await asyncio.to_thread(inflate, body, coding, limit_bytes=limit_bytes)
+    return body
+
+
+def inflate(body: bytes, coding: str, *, limit_bytes: int) -> bytes:
+    """What was compressed; `coding` is one of `CODINGS`.
+
+    Raises:
+        BodyTooLarge: it is over the limit; the rest is not inflated.
+        MalformedBody: broken, cut off, or followed by something else.
+    """
+    inflater = zlib.decompressobj(CODINGS[coding])
+    try:
+        plain = inflater.decompress(body, limit_bytes + 1)
+    except zlib.error as error:
+        raise MalformedBody("its content encoding is broken") from error
+    if len(plain) > limit_bytes:
+        raise BodyTooLarge(limit_bytes)
+    if not inflater.eof or inflater.unused_data:
+        raise MalformedBody("its content encoding is broken: it ends too early or too late")
+    return plain
 
 
 async def parse(body: bytes, model: type[RequestT]) -> RequestT:

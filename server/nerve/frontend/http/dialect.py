@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,11 @@ class Route:
     handler: Handler
     operation: Mapping[str, Any] = field(default_factory=dict)
     documented: bool = True
+
+    @property
+    def template(self) -> str:
+        """The path without the patterns of its parameters."""
+        return re.sub(r"{(\w+):[^}]*}", r"{\1}", self.path)
 
 
 class Dialect(ABC):

@@ -10,7 +10,6 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 import nerve
-from nerve.frontend.http.baseten import PredictTokensError
 from nerve.frontend.http.call import DEADLINE_HEADER, TIMEOUT_HEADER
 from nerve.frontend.http.dialect import (
     MODEL_HEADER,
@@ -20,13 +19,16 @@ from nerve.frontend.http.dialect import (
     Route,
 )
 from nerve.frontend.http.native import ErrorBody
-from nerve.frontend.http.openinference import OpenInferenceError
+from nerve.frontend.http.openinference.schemas import OpenInferenceError
+from nerve.frontend.http.tei import PredictTokensError
 from nerve.frontend.priority import LOWEST, PRIORITY_KEY
 
 TEMPLATE = "#/components/schemas/{model}"
 PARAMETERS: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "model": ("Name of a model in the repository.", {"type": "string"}),
     "version": ("One of its versions.", {"type": "string", "pattern": "^[1-9][0-9]*$"}),
+    "repository": ("Name of a repository, which means nothing here.", {"type": "string"}),
+    "region": ("Name of a region of shared memory.", {"type": "string"}),
 }
 REQUEST_HEADERS: Mapping[str, tuple[str, Mapping[str, object]]] = {
     TIMEOUT_HEADER: ("Milliseconds that the caller waits for the answer.", {"type": "number"}),
@@ -64,21 +66,24 @@ DESCRIPTIONS = {
     "408": "The body did not arrive in time.",
     "409": "The server was not started to load and unload on request.",
     "413": "The body, the number of texts or a text is over a limit.",
-    "415": "The Content-Type is not JSON.",
+    "415": "The Content-Type is not JSON, or the Content-Encoding is not known.",
     "422": "A field is missing, has the wrong type or a wrong value.",
     "424": "The model failed to run.",
     "429": "Too many texts are waiting; try again.",
     "500": "The server failed.",
+    "501": "The protocol has it, this server does not.",
     "503": "The model is not ready, or too many texts are waiting.",
     "504": "There was no answer in time.",
 }
 ERRORS = {
     "encoderfile": ("400", "404", "408", "413", "415", "422", "500", "503", "504"),
-    "baseten": ("400", "404", "408", "413", "422", "424", "429", "500", "503", "504"),
+    "baseten": ("400", "404", "408", "413", "415", "422", "424", "429", "500", "503", "504"),
+    "openinference": ("400", "404", "408", "413", "415", "500", "501", "503"),
 }
 """Of inference; other operations list their own."""
 ERROR_MODELS: Mapping[str, type[object]] = {
     "baseten": PredictTokensError,
+    "bei": PredictTokensError,
     "native": ErrorBody,
     "openinference": OpenInferenceError,
 }
@@ -92,7 +97,7 @@ def build_document(dialects: Sequence[Dialect]) -> dict[str, Any]:
         for route in dialect.routes():
             if route.documented:
                 operation = _operation(route, dialect.name)
-                paths.setdefault(route.path, {})[route.method.lower()] = operation
+                paths.setdefault(route.template, {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {
@@ -107,13 +112,14 @@ def build_document(dialects: Sequence[Dialect]) -> dict[str, Any]:
         },
         "servers": [{"url": "."}],
         "tags": [
-            {"name": "Baseten", "description": "Entities, as BEI-Bert answers"},
+            {"name": "Baseten", "description": "Entities and tokens, as BEI-Bert answers"},
             {"name": "Encoderfile", "description": "Tokens and scores, as Encoderfile answers"},
             {"name": "Models", "description": "What is loaded"},
             {
-                "name": "Repository",
-                "description": "Loading and unloading, by the Open Inference Protocol (KServe V2)",
+                "name": "Open Inference",
+                "description": "The Open Inference Protocol (KServe V2), as Triton serves it",
             },
+            {"name": "Repository", "description": "Loading and unloading, by the same protocol"},
             {"name": "Probes", "description": "Health and metrics"},
             {"name": "Documentation", "description": "This API"},
         ],
@@ -151,21 +157,32 @@ def _operation(route: Route, dialect: str) -> dict[str, Any]:
         key: described[key] for key in ("operationId", "summary", "tags") if key in described
     }
     inference = "request" in described and "errors" not in described
-    if parameters := _parameters(route.path, inference=inference):
+    if parameters := _parameters(route.template, inference=inference):
         operation["parameters"] = parameters
     if "request" in described:
         content = {"schema": {"$ref": TEMPLATE.format(model=described["request"].__name__)}}
         content["example"] = described["example"]
-        operation["requestBody"] = {"required": inference, "content": {"application/json": content}}
+        required = described.get("required", inference)
+        bodies = {"application/json": content} | _also(described)
+        operation["requestBody"] = {"required": required, "content": bodies}
     operation["responses"] = {
         status: _response(status, answer, dialect, inference=inference)
         for status, answer in described["responses"].items()
     }
+    if also := _also(described):
+        operation["responses"]["200"]["content"] |= also
     for status in ERRORS[dialect] if inference else described.get("errors", ()):
         operation["responses"][status] = _error_response(status, dialect)
     for status, description in described.get("descriptions", {}).items():
         operation["responses"][status]["description"] = description
     return operation
+
+
+def _also(described: Mapping[str, Any]) -> dict[str, Any]:
+    """The other type of an operation's bodies, if there is one: bytes."""
+    if "also" not in described:
+        return {}
+    return {described["also"]: {"schema": {"type": "string", "format": "binary"}}}
 
 
 def _parameters(path: str, *, inference: bool) -> list[dict[str, Any]]:

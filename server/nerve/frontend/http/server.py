@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import re
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -26,6 +27,10 @@ PREFIXES: Final = (
     "/deployment/{deployment}/sync",
 )
 """Where hosted deployments have the routes, so that changing the host is all of a migration."""
+OPEN_INFERENCE: Final = re.compile(
+    f"(?:{'|'.join(re.sub('{.*?}', '[^/]+', each) for each in PREFIXES)})/v2(?:/|$)"
+)
+"""Paths of the Open Inference Protocol, served or not: its errors have a shape of their own."""
 BACKLOG: Final = 2048
 KEEPALIVE_S: Final = 75.0
 """How long a connection may be idle, or take to send the head of its first request."""
@@ -71,19 +76,22 @@ def build_app(dialects: Sequence[Dialect], metrics: RequestMetrics) -> web.Appli
     by_route: dict[web.AbstractRoute, Dialect] = {}
     by_name = {dialect.name: dialect for dialect in dialects}
     by_tail = {
-        route.path.rpartition("/")[2]: dialect for dialect in dialects for route in dialect.routes()
+        route.path.rpartition("/")[2]: dialect
+        for dialect in dialects
+        for route in dialect.routes()
+        if dialect.name != "openinference"
     }
     in_flight = InFlight()
 
     def dialect_of(request: web.Request) -> Dialect:
         """By route; where none matches (404, 405), by what the path looks like."""
         found = by_route.get(request.match_info.route)
+        if found is None and OPEN_INFERENCE.match(request.path):
+            found = by_name["openinference"]
         if found is None:
             found = by_tail.get(request.path.rpartition("/")[2])
         if found is None:
-            families = {"/v1/": "native", "/v2/": "openinference"}
-            family = next((name for part, name in families.items() if part in request.path), None)
-            found = by_name[family or "encoderfile"]
+            found = by_name["native" if "/v1/" in request.path else "encoderfile"]
         return found
 
     @web.middleware
@@ -180,6 +188,7 @@ class HttpServer:
             lingering_time=2.0,
             keepalive_timeout=KEEPALIVE_S,
             logger=_protocol_log(),
+            auto_decompress=False,  # aiohttp answers br and zstd as if they were no HTTP
         )
         self._site: web.TCPSite | None = None
 

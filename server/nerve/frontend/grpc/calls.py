@@ -1,0 +1,212 @@
+"""What the calls of every gRPC service share: bytes to messages, errors to statuses, metadata, metrics.
+
+Streams are in `streams.py`; what a message means is its service's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn, TypeAlias, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from nerve.errors import (
+    DeadlineExceeded,
+    MalformedMessage,
+    MessageTooLarge,
+    NerveError,
+    ServerFault,
+)
+from nerve.frontend.priority import PRIORITY_KEY, parse_priority
+from nerve.frontend.status import outcome, retry_after_s
+from nerve.metrics import RequestMetrics
+from nerve.offload import INLINE_BYTES
+from nerve.service.inference import Call, InferenceService
+from nerve.types import ModelInfo
+
+log = logging.getLogger(__name__)
+
+MODEL_KEY: Final = "model-name"
+VERSION_KEY: Final = "model-version"
+ANSWERED_BY_KEYS: Final = ("x-nerve-model", "x-nerve-model-version")
+REASON_KEY: Final = "nerve-reason"
+MAX_TEXT_BYTES: Final = 2048
+"""Longest text of a status, in UTF-8; written it may be three times as long, and clients refuse headers
+over 8 KiB altogether."""
+OWN_DEADLINE_S: Final = 0.05
+"""With less left, it was the call's own deadline that passed: its client is about to say the same as we
+do, and what comes first is chance. V2's word for a timeout would tell it to try again."""
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # a string: generic in the stubs only
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+RequestT = TypeVar("RequestT", bound=Message)
+
+
+def native_code(error: NerveError) -> grpc.StatusCode:
+    """The status code of Encoderfile's service and our own."""
+    return grpc.StatusCode[outcome(error).grpc]
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """What all calls of one service have in common.
+
+    `dialect` is its name in metrics; `code` and `text` say what an error becomes; `max_bytes` is
+    the service's own limit of a message, below the server's; `drain` is set when the server stops:
+    it ends streams, which else would hold it up.
+    """
+
+    dialect: str
+    metrics: RequestMetrics
+    code: Callable[[NerveError], grpc.StatusCode] = native_code
+    text: Callable[[NerveError], str] = str
+    max_bytes: int | None = None
+    drain: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def parse(self, message: type[RequestT], body: bytes) -> RequestT:
+        """The message in `body`; large ones are parsed in a thread.
+
+        Not by grpc's deserializers: those run on the event loop whatever the size, and a message
+        that cannot be read would be UNKNOWN with a traceback.
+
+        Raises:
+            MessageTooLarge, MalformedMessage.
+        """
+        if self.max_bytes is not None and len(body) > self.max_bytes:
+            raise MessageTooLarge(len(body), self.max_bytes)
+        try:
+            if len(body) <= INLINE_BYTES:
+                return message.FromString(body)
+            return await asyncio.to_thread(message.FromString, body)
+        except DecodeError as error:
+            raise MalformedMessage(message.DESCRIPTOR.full_name) from error
+
+    async def abort(
+        self, context: Context, error: Exception, *, told: Callable[[str], str] = str
+    ) -> NoReturn:
+        """End a call with the status of `error`, its text as `told` has it; faults of the server
+        are logged."""
+        fault = shown(error)
+        seconds = retry_after_s(fault)
+        sent: tuple[tuple[str, str], ...] = ((REASON_KEY, fault.reason),)
+        if seconds is not None:  # in words of HTTP, and in gRPC's own
+            sent += (("retry-after", str(seconds)), ("grpc-retry-pushback-ms", f"{seconds}000"))
+        left = context.time_remaining()
+        own = isinstance(fault, DeadlineExceeded) and left is not None and left < OWN_DEADLINE_S
+        code = grpc.StatusCode.DEADLINE_EXCEEDED if own else self.code(fault)
+        await context.abort(code, clipped(told(self.text(fault))), sent)
+        raise AssertionError("abort raises")  # pragma: no cover  grpc's stubs do not say so
+
+    def observe(self, began: float, *, well: bool) -> None:
+        """Count a call that began at `began`, monotonic seconds."""
+        status = "OK" if well else "ERROR"
+        self.metrics.observe_request(self.dialect, status, time.monotonic() - began)
+
+
+def unary(
+    message: type[RequestT],
+    method: Callable[[RequestT, Context], Awaitable[bytes]],
+    *,
+    shell: Shell,
+    told: Callable[[RequestT, str], str] = lambda _, text: text,
+) -> Handler:
+    """A handler of one request and one answer; `method` raises a NerveError to refuse.
+
+    `told` makes the text of an error, from the request and what the shell says.
+    """
+
+    async def answer(body: bytes, context: Context) -> bytes:
+        began, well = time.monotonic(), False
+        request: RequestT | None = None
+        try:
+            request = await shell.parse(message, body)
+            written = await method(request, context)
+            well = True
+        except Exception as error:  # noqa: BLE001  boundary: one request must not end the connection
+            named = str if request is None else functools.partial(told, request)
+            await shell.abort(context, error, told=named)
+        finally:
+            shell.observe(began, well=well)
+        return written
+
+    return grpc.unary_unary_rpc_method_handler(answer)
+
+
+def shown(error: Exception) -> NerveError:
+    """What the client is told of an error; it is logged if it is the server's fault."""
+    if not isinstance(error, NerveError):
+        log.error("request failed: %s", error, exc_info=error)
+        return ServerFault("the server failed; its log tells why")
+    if isinstance(error, ServerFault):
+        log.error("request failed: %s", error)
+    return error
+
+
+def clipped(text: str) -> str:
+    """As much of a status' text as fits in headers. Pure."""
+    written = text.encode("utf-8", "replace")
+    if len(written) <= MAX_TEXT_BYTES:
+        return written.decode()
+    return written[:MAX_TEXT_BYTES].decode("utf-8", "ignore") + "…"
+
+
+def sent(context: Context) -> dict[str, str | bytes]:
+    """The call's metadata; of a key that is there twice, the last value."""
+    return dict(context.invocation_metadata() or ())
+
+
+def target(context: Context) -> tuple[str | None, str | None]:
+    """Model and version that the metadata names; None for what it does not."""
+    return _target(sent(context))
+
+
+def call(
+    context: Context,
+    inference: InferenceService,
+    *,
+    max_texts: int,
+    model: str = "",
+    version: str = "",
+) -> Call:
+    """Whom a request is for and how long it may take, by itself, then by the call's metadata.
+
+    Args:
+        context: of the call; its deadline is kept.
+        inference: knows the server's own limit.
+        max_texts: of the service.
+        model, version: as the request names them; "" leaves it to the metadata.
+    Raises:
+        InvalidField: the metadata's priority is none.
+    """
+    arrived, metadata = time.monotonic(), sent(context)
+    named, numbered = _target(metadata)
+    name = model or named
+    ours = named is None or named == name  # else its version is one of another model
+    return Call(
+        name,
+        version or (numbered if ours else None),
+        inference.deadline(arrived, timeout_s=context.time_remaining()),
+        max_texts,
+        priority=parse_priority(metadata.get(PRIORITY_KEY), place="metadata"),
+        arrived=arrived,
+    )
+
+
+def answered_by(context: Context, info: ModelInfo) -> None:
+    """Have the trailing metadata tell which version answered; leading ones cost a turn of the loop."""
+    values = (info.name, str(info.version))
+    context.set_trailing_metadata(tuple(zip(ANSWERED_BY_KEYS, values, strict=True)))
+
+
+def _target(metadata: dict[str, str | bytes]) -> tuple[str | None, str | None]:
+    model, version = metadata.get(MODEL_KEY), metadata.get(VERSION_KEY)
+    return (
+        model if isinstance(model, str) and model else None,
+        version if isinstance(version, str) and version else None,
+    )

@@ -1,0 +1,83 @@
+"""grpc.health.v1: whether the server, a service or a model answers, asked once or watched.
+
+grpcio-health-checking's own servicer keeps a copy of all states, forgets none, and lets whoever watches
+hold up the end of the server; so only its messages are used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health_pb2 as pb
+
+from nerve.errors import ModelNotFound, NerveError, ServerStopping
+from nerve.frontend.grpc.calls import Context, Handler, Shell, unary
+from nerve.metrics import RequestMetrics
+from nerve.service.control import ControlService
+
+UNKNOWN: Final[int] = pb.HealthCheckResponse.SERVICE_UNKNOWN
+SERVING: Final[int] = pb.HealthCheckResponse.SERVING
+NOT_SERVING: Final[int] = pb.HealthCheckResponse.NOT_SERVING
+
+
+class HealthService:
+    """Health of "" and of each service (does the server want traffic?), and of each model by name."""
+
+    name = "grpc.health.v1.Health"
+
+    def __init__(
+        self, control: ControlService, services: Collection[str], metrics: RequestMetrics
+    ) -> None:
+        """`services` are those whose health is the server's."""
+        self._control, self._services = control, frozenset(services)
+        self.shell = Shell("health-grpc", metrics)
+        self._changed = asyncio.Event()
+
+    def methods(self) -> dict[str, Handler]:
+        """What answers each method."""
+        return {
+            "Check": unary(pb.HealthCheckRequest, self._check, shell=self.shell),
+            "Watch": grpc.unary_stream_rpc_method_handler(self._watch),
+        }
+
+    def tell_change(self) -> None:
+        """A state may have changed: those who watch are told."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _status(self, service: str) -> int:
+        if service == "" or service in self._services:
+            serves = self._control.ready
+        elif (state := self._control.states().get(service)) is not None:
+            serves = state == "READY"
+        else:
+            return UNKNOWN
+        return SERVING if serves and not self.shell.drain.is_set() else NOT_SERVING
+
+    async def _check(self, request: pb.HealthCheckRequest, _context: Context) -> bytes:
+        status = self._status(request.service)
+        if status == UNKNOWN:
+            raise ModelNotFound(request.service, sorted(self._control.states()))
+        return _written(status)
+
+    async def _watch(self, body: bytes, context: Context) -> None:
+        told: int | None = None
+        try:
+            request = await self.shell.parse(pb.HealthCheckRequest, body)
+            while True:
+                changed, status = self._changed, self._status(request.service)
+                if status != told:
+                    await context.write(_written(status))
+                    told = status
+                if self.shell.drain.is_set():
+                    raise ServerStopping
+                await changed.wait()
+        except NerveError as error:
+            await self.shell.abort(context, error)
+
+
+def _written(status: int) -> bytes:
+    return bytes(pb.HealthCheckResponse(status=status).SerializeToString())

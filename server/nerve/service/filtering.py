@@ -1,0 +1,58 @@
+"""Which of the spans that a model found a caller wants: by score and by label. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from nerve.errors import InvalidField
+from nerve.types import ModelInfo, Span
+
+
+@dataclass(frozen=True, slots=True)
+class SpanFilter:
+    """Spans with a score of `threshold` at least, and one of `labels`; None takes all.
+
+    A label is named as the model has it ("B-PER") or without its prefix ("PER").
+    """
+
+    threshold: float | None = None
+    labels: frozenset[str] | None = None
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether there is nothing to leave out."""
+        return self.threshold is None and self.labels is None
+
+    def check(self, info: ModelInfo) -> None:
+        """See that it can be meant.
+
+        Raises:
+            InvalidField: the threshold is no number, or the model has no such label.
+        """
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise InvalidField("threshold", f"expected a finite number, got {self.threshold}")
+        if self.labels is not None:
+            groups = {_group(label) for label in info.labels}
+            if unknown := sorted(self.labels - groups - set(info.labels)):
+                known = ", ".join(sorted(groups))
+                raise InvalidField(
+                    "labels", f"{unknown[0]!r:.60} is no label of {info.name!r}; it has {known}"
+                )
+
+    def keep(self, spans: list[list[Span]]) -> list[list[Span]]:
+        """What is left of the spans of each text."""
+        return [[span for span in text if self._wanted(span)] for text in spans]
+
+    def _wanted(self, span: Span) -> bool:
+        if self.threshold is not None and span.score < self.threshold:
+            return False
+        return self.labels is None or span.label in self.labels or _group(span.label) in self.labels
+
+
+def _group(label: str) -> str:
+    """The name that a group of tokens gets, as in `nerve.pipeline.aggregation`."""
+    return label.split("-", 1)[-1]
+
+
+TAKE_ALL = SpanFilter()

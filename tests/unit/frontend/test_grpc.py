@@ -1,0 +1,67 @@
+"""What gRPC's front end decides without a call."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from google.protobuf import descriptor_pool
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nerve._proto.nerve.v1 import nerve_pb2
+from nerve.config.server import ServerConfig
+from nerve.frontend.grpc.calls import clipped
+from nerve.frontend.grpc.reflection import NAMES, pool_of
+from nerve.frontend.grpc.server import options
+from nerve.frontend.status import TABLE
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=[]), max_size=3000))
+def test_every_text_fits_in_headers(text: str) -> None:
+    """Also one with half a surrogate pair, and one that grows when it is written."""
+    shown = clipped(text)
+    assert len(quote(shown)) < 6200
+    assert shown.removesuffix("…") in text.encode("utf-8", "replace").decode()
+
+
+def test_long_texts_are_cut_between_characters() -> None:
+    assert clipped("ü" * 1024) == "ü" * 1024
+    assert clipped("ü" * 1025) == "ü" * 1024 + "…"
+    assert clipped("xü" * 1024) == "xü" * 682 + "x" + "…"
+
+
+def test_ages_are_only_limited_on_request() -> None:
+    """Times are whole milliseconds; a call in flight gets the time that any call has."""
+    assert not [key for key, _ in options(ServerConfig()) if "age" in key.split("_")]
+    config = ServerConfig(grpc_max_connection_age_s=1.5, request_timeout_s=7, grpc_keepalive_s=1e9)
+    given = dict(options(config))
+    assert given["grpc.max_connection_age_ms"] == 1500
+    assert given["grpc.max_connection_age_grace_ms"] == 7000
+    assert given["grpc.keepalive_time_ms"] == 2**31 - 1
+    assert given["grpc.max_receive_message_length"] == 64 * 1024 * 1024
+
+
+def test_reflection_leaves_the_shared_pool_alone() -> None:
+    """A client of the same services may live in the process: nothing of ours goes where it looks."""
+    service = nerve_pb2.DESCRIPTOR.services_by_name["Nerve"].full_name
+    pool = pool_of([service, *NAMES])
+    assert pool.FindServiceByName(service).methods_by_name["Extract"]
+    for name in (service, NAMES[1]):
+        with pytest.raises(KeyError):
+            descriptor_pool.Default().FindServiceByName(name)
+    with pytest.raises(KeyError):
+        pool_of(["nerve.v1.Nothing"])
+
+
+def test_the_documented_codes_are_the_table_s(root: Path) -> None:
+    """docs/grpc.md lists reasons under the code that the one table gives them."""
+    text = (root / "docs" / "grpc.md").read_text(encoding="utf-8").split("## Errors")[1]
+    rows = re.findall(r"^\| ([A-Z_]+) \| (.+) \|$", text, re.MULTILINE)
+    assert len(rows) >= 7
+    known = {kind.reason: row.grpc for kind, row in TABLE.items()}
+    for code, cell in rows:
+        for reason in re.findall(r"`(\w+)`", cell):
+            assert known[reason] == code, reason

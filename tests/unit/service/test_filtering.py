@@ -1,0 +1,63 @@
+"""Which spans a caller wants."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nerve.errors import InvalidField
+from nerve.service.filtering import TAKE_ALL, SpanFilter
+from nerve.types import ModelInfo, Span
+
+INFO = ModelInfo(
+    name="ner",
+    version=1,
+    labels=("O", "B-PER", "I-PER", "B-WORK-OF-ART"),
+    max_tokens=8,
+    max_batch_size=1,
+    max_num_tokens=8,
+    max_queue_size=1,
+    stride=None,
+    device="cpu",
+    aggregation_strategy=None,
+    offset_unit=None,
+)
+
+
+def span(label: str, score: float) -> Span:
+    return Span("x", label, np.float32(score), 0, 1, 0, None)
+
+
+SPANS = [[span("PER", 0.5), span("WORK-OF-ART", 0.9)], [span("B-PER", 0.75)], []]
+
+
+@pytest.mark.parametrize(
+    ("only", "labels"),
+    [
+        (TAKE_ALL, [["PER", "WORK-OF-ART"], ["B-PER"], []]),
+        (SpanFilter(0.5), [["PER", "WORK-OF-ART"], ["B-PER"], []]),
+        (SpanFilter(0.75), [["WORK-OF-ART"], ["B-PER"], []]),
+        (SpanFilter(labels=frozenset({"PER"})), [["PER"], ["B-PER"], []]),
+        (SpanFilter(labels=frozenset({"B-PER"})), [[], ["B-PER"], []]),
+        (SpanFilter(0.6, frozenset({"PER", "WORK-OF-ART"})), [["WORK-OF-ART"], ["B-PER"], []]),
+    ],
+)
+def test_by_score_and_label(only: SpanFilter, labels: list[list[str]]) -> None:
+    only.check(INFO)
+    assert [[each.label for each in text] for text in only.keep(SPANS)] == labels
+
+
+@pytest.mark.parametrize(
+    ("only", "fault"),
+    [
+        (SpanFilter(float("nan")), "threshold: expected a finite number, got nan"),
+        (
+            SpanFilter(labels=frozenset({"PER", "PERSON"})),
+            "labels: 'PERSON' is no label of 'ner'; it has O, PER, WORK-OF-ART",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(only: SpanFilter, fault: str) -> None:
+    with pytest.raises(InvalidField) as caught:
+        only.check(INFO)
+    assert str(caught.value) == fault

@@ -1,0 +1,93 @@
+"""What is logged and how, at the start and after a change."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from nerve.logs import Logs, LogSettings, set_up
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+def logged(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines that come of one line of each level."""
+    capsys.readouterr()
+    for level in LEVELS:
+        getattr(logging.getLogger("nerve.test"), level)("it is %s", level, extra={"model": "ner"})
+    return capsys.readouterr().err.splitlines()
+
+
+def levels(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return [line.split(" it is ")[1].split()[0] for line in logged(capsys)]
+
+
+@pytest.fixture(autouse=True)
+def _no_filter_is_left() -> Iterator[None]:
+    yield
+    assert not logging.getLogger().filters
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_what_is_logged_at_the_start(capsys: pytest.CaptureFixture[str], level: str) -> None:
+    """To take the same settings once more changes nothing."""
+    set_up(level)
+    wanted = list(LEVELS[LEVELS.index(level) :])
+    assert levels(capsys) == wanted
+    if level != "critical":  # which the protocol's settings cannot say
+        logs = Logs(level)
+        logs.change(logs.settings)
+        assert levels(capsys) == wanted
+
+
+def test_each_severity_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up("info")
+    logs = Logs("info")
+    for settings, wanted in [
+        (LogSettings(info=False), ["warning", "error", "critical"]),
+        (LogSettings(warning=False), ["info", "error", "critical"]),
+        (LogSettings(error=False), ["info", "warning"]),
+        (LogSettings(info=False, verbose_level=2), ["debug", "warning", "error", "critical"]),
+        (LogSettings(info=False, warning=False, error=False), []),
+        (LogSettings(), ["info", "warning", "error", "critical"]),
+    ]:
+        logs.change(settings)
+        assert logs.settings == settings
+        assert levels(capsys) == wanted
+    (handler,) = [each for each in logging.getLogger().handlers if each.filters]
+    assert len(handler.filters) == 1
+
+
+def test_how_the_time_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    """The rest of the line stays as it is."""
+    set_up("info")
+    logs = Logs("info")
+    rest = r" INFO    nerve\.test: it is info model=ner"
+    assert re.fullmatch(rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d,\d{{3}}{rest}", logged(capsys)[0])
+    logs.change(LogSettings(iso8601=True))
+    assert re.fullmatch(rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{{3}}Z{rest}", logged(capsys)[0])
+    logs.change(LogSettings())
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:", logged(capsys)[0])
+
+
+def test_the_time_is_that_of_the_event(capsys: pytest.CaptureFixture[str]) -> None:
+    """In UTC."""
+    set_up("info")
+    Logs("info").change(LogSettings(iso8601=True))
+    (handler,) = [each for each in logging.getLogger().handlers if each.filters]
+    record = logging.makeLogRecord({"msg": "x", "levelname": "INFO", "name": "n"})
+    record.created, record.msecs = 86_399.25, 250.0
+    assert handler.format(record) == "1970-01-01T23:59:59.250Z INFO    n: x"
+
+
+def test_handlers_of_others_are_left_alone() -> None:
+    """A program that hosts the server has its own; the level is all that changes."""
+    root, own = logging.getLogger(), logging.NullHandler()
+    root.addHandler(own)
+    before = own.formatter
+    Logs("info").change(LogSettings(info=False, iso8601=True))
+    assert (own.formatter, own.filters) == (before, [])
+    assert root.level == logging.WARNING
