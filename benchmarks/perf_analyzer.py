@@ -64,7 +64,7 @@ class PerfAnalyzerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PerfAnalyzer:
-    """The program, and the folder of the libraries that come with it."""
+    """The program; the library that came with it lies beside it."""
 
     program: Path
 
@@ -74,7 +74,13 @@ class PerfAnalyzer:
         return _environment(self.program)
 
     async def run(
-        self, model: str, *, url: str, protocol: str = "http", flags: Sequence[str] = ()
+        self,
+        model: str,
+        *,
+        url: str,
+        protocol: str = "http",
+        flags: Sequence[str] = (),
+        limit_s: float = LIMIT_S,
     ) -> list[Report]:
         """Measure a model; one report a concurrency.
 
@@ -82,8 +88,9 @@ class PerfAnalyzer:
             url: host:port of the protocol.
             protocol: "http" or "grpc".
             flags: further arguments, `--concurrency-range` for instance.
+            limit_s: longest time.
         Raises:
-            PerfAnalyzerError: it failed, or took more than `LIMIT_S`.
+            PerfAnalyzerError: it failed, or took longer.
         """
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "report.csv"
@@ -94,16 +101,17 @@ class PerfAnalyzer:
                 env=self.environment,
             )  # fmt: skip
             try:
-                async with asyncio.timeout(LIMIT_S):
+                async with asyncio.timeout(limit_s):
                     printed = (await process.communicate())[0].decode(errors="replace")
             except TimeoutError:
-                raise PerfAnalyzerError(f"no report within {LIMIT_S:g} s") from None
+                raise PerfAnalyzerError(f"no report within {limit_s:g} s") from None
             finally:
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
             if process.returncode != 0 or not file.exists():
-                raise PerfAnalyzerError(f"ended with {process.returncode}:\n{printed}")
+                said = printed.partition("\nUsage:")[0]
+                raise PerfAnalyzerError(f"ended with {process.returncode}:\n{said}")
             return parse(file.read_text(encoding="utf-8"), printed)
 
 

@@ -891,3 +891,49 @@ async def test_truncation_side_of_the_model(serve: Serve, repository: Repository
     start, end = await ends(truncation_direction="Right")
     assert start == 0
     assert end < len(text)
+
+
+@pytest.mark.parametrize(
+    ("fields", "texts"),
+    [
+        ({"threshold": 0.985}, [[], ["university"]]),
+        ({"labels": ["PER"]}, [["german"], ["israel"]]),
+        ({"labels": ["B-PER", "WORK-OF-ART"]}, [[], ["university"]]),
+        ({"labels": [], "threshold": None}, [["german"], ["israel", "university"]]),
+    ],
+)
+async def test_only_what_is_wanted(
+    repository: Repository, serve: Serve, fields: dict[str, Any], texts: list[list[str]]
+) -> None:
+    """By score, and by label, with or without its prefix: additions of this server."""
+    repository.add_rule("rule")
+    http = await serve(repository.path)
+    answer = await http.predict_tokens(
+        ["german music", "israel university"], default_aggregation_strategy="simple", **fields
+    )
+    assert [[each["token"] for each in text] for text in answer.json()] == texts
+
+
+async def test_a_strategy_where_nobody_names_one(repository: Repository, serve: Serve) -> None:
+    """The request's default comes after the model's own, and before the route's."""
+    repository.add_rule("rule")
+    repository.add("own", aggregation_strategy="none")
+    http = await serve(repository.path)
+    asked: dict[str, Any] = {"default_aggregation_strategy": "simple"}
+    (joined,) = (await http.predict_tokens(["german"], model="rule", **asked)).json()
+    assert [each["results"].keys() for each in joined] == [{"PER"}]
+    (tokens,) = (
+        await http.predict_tokens(["german"], model="own", **asked, ignore_labels=[])
+    ).json()
+    assert all(each["token_id"] for each in tokens)
+    (plain,) = (await http.predict_tokens(["german"], model="rule")).json()
+    assert [each["results"].keys() for each in plain] == [{"B-PER"}]
+
+
+async def test_a_label_that_the_model_does_not_have(http: Client) -> None:
+    """422 that names those that it has; the reason is in a header, too."""
+    answer = await http.predict_tokens(["a"], model="minilm-ner", labels=["PERSON"])
+    assert "'PERSON' is no label of 'minilm-ner'; it has LOC, MISC, O, ORG, PER" in refused(
+        answer, 422, "Validation"
+    )
+    assert answer.headers["x-nerve-reason"] == "invalid_field"

@@ -215,7 +215,7 @@ async def test_bad_options(nerve: Caller, options: pb.ExtractOptions, text: str)
     error = await refusal(nerve.start("Extract", request))
     assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert text in str(error.details())
-    assert trailers(error)["nerve-reason"] == "invalid_field"
+    assert trailers(error)["x-nerve-reason"] == "invalid_field"
 
 
 async def test_refusals(nerve: Caller) -> None:
@@ -283,7 +283,7 @@ async def test_refusals(nerve: Caller) -> None:
     ]
     for request, sent, code, reason, text in cases:
         error = await refusal(nerve.start("Extract", request, sent=sent))
-        assert (error.code(), trailers(error)["nerve-reason"]) == (code, reason)
+        assert (error.code(), trailers(error)["x-nerve-reason"]) == (code, reason)
         assert text in str(error.details())
         assert "retry-after" not in trailers(error)
     error = await refusal(nerve.start("Extract", b"\x1a\x02\xff\xfe"))
@@ -307,7 +307,7 @@ async def test_overload_says_when_to_come_back(http: Client, nerve: Caller) -> N
     error = await refusal(nerve.start("Extract", request))
     assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     told = trailers(error)
-    assert told["nerve-reason"] == "queue_full"
+    assert told["x-nerve-reason"] == "queue_full"
     assert 1 <= int(told["retry-after"]) <= 60
     assert int(told["grpc-retry-pushback-ms"]) == 1000 * int(told["retry-after"])
     waiting.cancel()
@@ -338,7 +338,7 @@ async def test_the_server_s_own_deadline(repository: Repository, serve: Serve) -
             request = pb.ExtractRequest(texts=["a"])
             error = await refusal(nerve.start("Extract", request, timeout=timeout))
             assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-            assert trailers(error)["nerve-reason"] == "deadline_exceeded"
+            assert trailers(error)["x-nerve-reason"] == "deadline_exceeded"
 
 
 async def test_counts(http: Client, nerve: Caller) -> None:

@@ -194,7 +194,7 @@ async def test_garbage_ends_the_stream_after_what_came_before(nerve: Caller) -> 
     assert outcomes(await receive(call)) == [("0", "german"), ("1", "israel")]
     error = await refusal(call.read())
     assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert trailers(error)["nerve-reason"] == "malformed_message"
+    assert trailers(error)["x-nerve-reason"] == "malformed_message"
     assert "nerve.v1.ExtractStreamRequest" in str(error.details())
     assert len(await answers(nerve, message("german"))) == 1
 

@@ -206,6 +206,6 @@ async def test_sigterm_ends_streams(tmp_path: Path, tiny_models: Path) -> None:
         for call in (idle, busy, watched):
             error = await refusal(call.read())
             assert error.code() == unavailable
-            assert trailers(error)["nerve-reason"] == "server_stopping"
+            assert trailers(error)["x-nerve-reason"] == "server_stopping"
             assert trailers(error)["retry-after"] == "1"
         await daemon.process.wait()

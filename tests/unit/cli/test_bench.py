@@ -153,7 +153,7 @@ def test_a_setting_that_does_better_is_written(tiny_repository: Path) -> None:
     config = tiny_repository / "bert" / "config.yaml"
     config.write_text(
         "# slow\nmax_batch_size: 8  # too many\ninstance_group: {count: 1}\n"
-        "dynamic_batching: {max_queue_delay_microseconds: 20000, scheduler: fifo}\n"
+        "dynamic_batching: {max_queue_delay_microseconds: 100000, scheduler: fifo}\n"
     )
     ended = nerve("tune", tiny_repository, *BRIEF, "--write", "--budget", "20")
     assert ended.exit_code == 0, ended.output

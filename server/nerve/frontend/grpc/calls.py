@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 MODEL_KEY: Final = "model-name"
 VERSION_KEY: Final = "model-version"
 ANSWERED_BY_KEYS: Final = ("x-nerve-model", "x-nerve-model-version")
-REASON_KEY: Final = "nerve-reason"
+REASON_KEY: Final = "x-nerve-reason"
 MAX_TEXT_BYTES: Final = 2048
 """Longest text of a status, in UTF-8; written it may be three times as long, and clients refuse headers
 over 8 KiB altogether."""

@@ -18,6 +18,8 @@ from nerve.service.filtering import SpanFilter
 from nerve.service.inference import InferenceService, SpanRequest
 from nerve.types import CallStatistics, CutOptions, ModelInfo, OffsetUnit, Side, Span, Strategy
 
+StrategyName = Literal["none", "simple", "first", "average", "max"]
+
 
 class PredictTokensRequest(BaseModel):
     """Texts to tag, and how. Unknown fields are ignored."""
@@ -33,9 +35,12 @@ class PredictTokensRequest(BaseModel):
     """The end of a long text that is cut off; where it is left out, the model's config may say."""
     raw_scores: bool = False
     """Logits instead of probabilities; in strategy `none` those of all labels."""
-    aggregation_strategy: Literal["none", "simple", "first", "average", "max"] | None = None
+    aggregation_strategy: StrategyName | None = None
     """How word pieces become entities, as in transformers; `none` (the default, unless the
     model's config says otherwise) gives tokens."""
+    default_aggregation_strategy: StrategyName = "none"
+    """Taken where neither the request nor the model's config names one. An addition of this
+    server."""
     ignore_labels: list[str] = ["O"]
     """Labels to leave out: full ones (B-ORG) in strategy `none`, else without prefix (ORG)."""
     offset_unit: OffsetUnitName | None = None
@@ -121,7 +126,7 @@ class BasetenDialect(TeiDialect):
             call,
             SpanRequest(
                 asked.inputs,
-                default_strategy=Strategy.NONE,
+                default_strategy=Strategy(asked.default_aggregation_strategy),
                 strategy=Strategy(strategy) if strategy else None,
                 ignore_labels=frozenset(asked.ignore_labels),
                 raw_scores=asked.raw_scores,

@@ -22,6 +22,7 @@ TEXT = "text/plain"
 MODEL_HEADER = "x-nerve-model"
 VERSION_HEADER = "x-nerve-model-version"
 TRUNCATED_HEADER = "x-nerve-truncated-inputs"
+REASON_HEADER = "x-nerve-reason"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,13 @@ def text_response(
     return web.Response(text=text, status=status, content_type=TEXT, headers=headers)
 
 
-def retry_headers(error: NerveError) -> dict[str, str]:
-    """Retry-After where trying again helps."""
+def error_headers(error: NerveError) -> dict[str, str]:
+    """A stable word for programs, and Retry-After where trying again helps."""
+    headers = {REASON_HEADER: error.reason}
     seconds = retry_after_s(error)
-    return {} if seconds is None else {"Retry-After": str(seconds)}
+    if seconds is not None:
+        headers["Retry-After"] = str(seconds)
+    return headers
 
 
 def answer_headers(info: ModelInfo, truncated_texts: int) -> dict[str, str]:

@@ -30,8 +30,8 @@ from nerve.frontend.http.dialect import (
     Dialect,
     Route,
     answer_headers,
+    error_headers,
     json_response,
-    retry_headers,
     text_response,
 )
 from nerve.frontend.status import outcome
@@ -286,7 +286,7 @@ class EncoderfileDialect(Dialect):
         """Plain text, with Encoderfile's own words where it has some."""
         detail = error.detail if isinstance(error, MalformedBody) else wording(error)
         text = TEXTS.get(type(error)) or PREFIXES.get(type(error), "") + detail
-        return text_response(text, status=outcome(error).http, headers=retry_headers(error))
+        return text_response(text, status=outcome(error).http, headers=error_headers(error))
 
     def fallback(self, status: int, message: str) -> web.Response:  # noqa: ARG002
         """An empty body, as Encoderfile has it."""

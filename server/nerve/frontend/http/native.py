@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from pydantic import BaseModel
 
 from nerve.errors import NerveError
-from nerve.frontend.http.dialect import Dialect, Route, json_response, retry_headers
+from nerve.frontend.http.dialect import Dialect, Route, error_headers, json_response
 from nerve.frontend.status import outcome
 from nerve.service.control import ControlService, ModelStatus, ModelSummary
 
@@ -154,7 +154,7 @@ class NativeDialect(Dialect):
     def error(self, error: NerveError) -> web.Response:
         """`{"error", "reason"}`."""
         body = {"error": str(error), "reason": error.reason}
-        return json_response(body, status=outcome(error).http, headers=retry_headers(error))
+        return json_response(body, status=outcome(error).http, headers=error_headers(error))
 
     def fallback(self, status: int, message: str) -> web.Response:
         """The same shape."""

@@ -20,7 +20,7 @@ from nerve.errors import (
     TooManyInputs,
 )
 from nerve.frontend.http.body import RequestT, json_kind, parse, read_body
-from nerve.frontend.http.dialect import Dialect, json_response, retry_headers
+from nerve.frontend.http.dialect import Dialect, error_headers, json_response
 from nerve.frontend.status import outcome
 
 MAX_BODY_BYTES: Final = 2_000_000
@@ -95,7 +95,7 @@ class TeiDialect(Dialect, ABC):
         """See `Dialect.error`."""
         row = outcome(error)
         body = {"error": _message(error), "error_type": row.baseten_type}
-        return json_response(body, status=row.baseten, headers=retry_headers(error))
+        return json_response(body, status=row.baseten, headers=error_headers(error))
 
     def fallback(self, status: int, message: str) -> web.Response:
         """The same shape."""

@@ -9,14 +9,14 @@ from aiohttp import web
 
 from nerve.errors import InvalidField, ModelUnavailable, NerveError, UnsupportedEncoding
 from nerve.frontend.http.body import CODINGS
-from nerve.frontend.http.dialect import json_response, retry_headers
+from nerve.frontend.http.dialect import error_headers, json_response
 from nerve.frontend.status import outcome
 from nerve.frontend.v2.infer import message
 
 
 def error_response(error: NerveError, request_id: str | None = None) -> web.Response:
     """An error; that of a request for inference tells its id, which may be empty."""
-    headers = retry_headers(error)
+    headers = error_headers(error)
     if isinstance(error, UnsupportedEncoding):
         headers["Accept-Encoding"] = ", ".join(CODINGS)
     text = str(error) if request_id is None else message(str(error), request_id)

@@ -1,0 +1,43 @@
+"""Where a server is: a URL whose scheme also says how to talk to it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+HTTP_SCHEMES: Final = ("http", "https")
+GRPC_SCHEMES: Final = ("grpc", "grpcs")
+GRPC_PORT: Final = 50051
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """`url` of HTTP, or the `target` of gRPC and whether it is `tls`; "" where it is the other.
+
+    `ca_file` holds PEM certificates to trust in place of the system's.
+    """
+
+    url: str = ""
+    target: str = ""
+    tls: bool = False
+    ca_file: Path | None = None
+
+
+def parse(url: str, ca_file: Path | None = None) -> Address:
+    """`http://host:8080/prefix` (or https) or `grpc://host:50051` (or grpcs) as an address.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    parts = urlsplit(url)
+    if parts.scheme in HTTP_SCHEMES and parts.hostname:
+        return Address(url=url, tls=parts.scheme == "https", ca_file=ca_file)
+    if parts.scheme in GRPC_SCHEMES and parts.hostname:
+        if parts.path.strip("/") or parts.query or parts.username:
+            raise ValueError(f"a gRPC address has only a host and a port, not {url!r}")
+        port = parts.port or GRPC_PORT
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        return Address(target=f"{host}:{port}", tls=parts.scheme == "grpcs", ca_file=ca_file)
+    raise ValueError(f"expected http(s)://host:port or grpc(s)://host:port, got {url!r}")

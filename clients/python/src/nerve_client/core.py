@@ -1,0 +1,68 @@
+"""What both clients have in common: settings, and the tries of a request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Final
+
+from nerve_client.address import parse
+from nerve_client.retry import Retry, Tries
+
+TIMEOUT_S: Final = 60.0
+MAX_TEXTS: Final = 128
+"""The server's own limit for a request, unless it was configured."""
+DEFAULT_RETRY: Final = Retry()
+AGENT: Final = "nerve-client"
+
+
+class Core:
+    """Settings of a client. Nothing is opened here."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        retry: Retry,
+        headers: Mapping[str, str] | None,
+        ca_file: str | PathLike[str] | None,
+        max_texts: int,
+        random: Callable[[], float],
+    ) -> None:
+        """Raises ValueError: a setting has a wrong value."""
+        if timeout_s <= 0 or max_texts < 1:
+            raise ValueError("timeout_s and max_texts must be more than 0")
+        self.address = parse(url, None if ca_file is None else Path(ca_file))
+        self.timeout_s, self.max_texts, self.headers = timeout_s, max_texts, dict(headers or {})
+        self.closed = False
+        self._retry, self._random = retry, random
+
+    def deadline(self, timeout_s: float | None) -> float:
+        """When a call that begins now must be over, in monotonic seconds.
+
+        Raises:
+            RuntimeError: the client is closed.
+        """
+        if self.closed:
+            raise RuntimeError("the client is closed")
+        return time.monotonic() + (self.timeout_s if timeout_s is None else timeout_s)
+
+    def tries(self, deadline: float) -> Tries:
+        """Of one request."""
+        return Tries(self._retry, deadline=deadline, random=self._random)
+
+
+def grpc_is_missing() -> ImportError:
+    """What to raise where gRPC's packages cannot be imported."""
+    return ImportError("gRPC needs more packages: pip install 'nerve-client[grpc]'")
+
+
+def check_bulk(texts: object, batch_size: int, concurrency: int) -> None:
+    """Raises TypeError, ValueError where an argument of `extract_many` is wrong."""
+    if isinstance(texts, str | bytes):
+        raise TypeError("extract_many takes an iterable of texts, not one text")
+    if batch_size < 1 or concurrency < 1:
+        raise ValueError("batch_size and concurrency must be at least 1")
