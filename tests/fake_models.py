@@ -164,7 +164,12 @@ class FakeModel:
             await self.answer()
 
     async def tokenize(
-        self, texts: Sequence[str], *, add_special_tokens: bool | None, unit: OffsetUnit
+        self,
+        texts: Sequence[str],
+        *,
+        add_special_tokens: bool | None,
+        unit: OffsetUnit,
+        max_tokens: int,
     ) -> list[TextTokens]:
         """A special token for each text."""
         await self._answer(texts)

@@ -22,9 +22,11 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 
-def shown(name: str, limit: int = 64) -> str:
-    """A name that a client sent, quoted, and cut if it is longer than any real one."""
-    return repr(name if len(name) <= limit else f"{name[:limit]}…")
+def shown(value: object, limit: int = 64) -> str:
+    """What a client sent, as Python writes it; a text is cut before, which may be very long."""
+    if isinstance(value, str) and len(value) > limit:
+        return repr(f"{value[:limit]}…")
+    return repr(value)
 
 
 class NerveError(Exception):
@@ -150,12 +152,12 @@ class BodyTooLarge(InvalidRequest):
 
     reason = "body_too_large"
 
-    def __init__(self, limit_bytes: int) -> None:
-        super().__init__(limit_bytes)
-        self.limit_bytes = limit_bytes
+    def __init__(self, limit_bytes: int, part: str = "body") -> None:
+        super().__init__(limit_bytes, part)
+        self.limit_bytes, self.part = limit_bytes, part
 
     def __str__(self) -> str:
-        return f"length limit exceeded: the body is over {self.limit_bytes} bytes"
+        return f"length limit exceeded: the {self.part} is over {self.limit_bytes} bytes"
 
 
 class MessageTooLarge(InvalidRequest):

@@ -159,10 +159,17 @@ class NerModel:
         return LogitsAnswer(ran.logits, statistics)
 
     async def tokenize(
-        self, texts: Sequence[str], *, add_special_tokens: bool | None, unit: OffsetUnit
+        self,
+        texts: Sequence[str],
+        *,
+        add_special_tokens: bool | None,
+        unit: OffsetUnit,
+        max_tokens: int,
     ) -> list[TextTokens]:
         """See `nerve.types.ServedModel.tokenize`."""
-        return await self._text_side.tokenize(texts, special=add_special_tokens, unit=unit)
+        return await self._text_side.tokenize(
+            texts, special=add_special_tokens, unit=unit, max_tokens=max_tokens
+        )
 
     async def decode(self, rows: Sequence[list[int]], *, skip_special_tokens: bool) -> list[str]:
         """See `nerve.types.ServedModel.decode`."""

@@ -91,6 +91,7 @@ async def open_model(
             type_ids="token_type_ids" in engine.inputs,
             instances=engine.instances,
             vocab_size=_vocab_size(tokenizer.highest_id, json_files["config"]),
+            type_vocab_size=_type_vocab_size(json_files["config"]),
         )
         model = NerModel(info, tokenizer=tokenizer, engine=engine)
         _check_vocabulary(tokenizer.highest_id, json_files["config"])
@@ -204,6 +205,12 @@ def _vocab_size(highest: int, model_config: Mapping[str, object]) -> int:
     """How many ids have an embedding, as far as is known."""
     size = model_config.get("vocab_size")
     return size if isinstance(size, int) and size > highest else highest + 1
+
+
+def _type_vocab_size(model_config: Mapping[str, object]) -> int:
+    """How many token_type_ids have an embedding; a pair of texts, where nothing is said."""
+    size = model_config.get("type_vocab_size")
+    return size if isinstance(size, int) and size > 0 else 2
 
 
 async def _warm_up(

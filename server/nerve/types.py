@@ -319,7 +319,8 @@ class ModelInfo:
     """What a loaded version tells about itself; `max_tokens` counts special tokens.
 
     `default_timeout_s` is the longest that a request may take; None leaves it to the server.
-    `type_ids` tells whether the graph takes token_type_ids; ids of tokens are below `vocab_size`.
+    `type_ids` tells whether the graph takes token_type_ids, which are below `type_vocab_size`; ids of
+    tokens are below `vocab_size`.
     `instances` says how many batches each device runs at the same time: a GPU's number, None the CPU.
     """
 
@@ -338,6 +339,7 @@ class ModelInfo:
     type_ids: bool = False
     instances: tuple[tuple[int | None, int], ...] = ()
     vocab_size: int = 0
+    type_vocab_size: int = 2
 
 
 class ServedModel(Protocol):
@@ -391,11 +393,17 @@ class ServedModel(Protocol):
         """
 
     async def tokenize(
-        self, texts: Sequence[str], *, add_special_tokens: bool | None, unit: OffsetUnit
+        self,
+        texts: Sequence[str],
+        *,
+        add_special_tokens: bool | None,
+        unit: OffsetUnit,
+        max_tokens: int,
     ) -> list[TextTokens]:
         """Tokenize whole texts, none empty; nothing is run. Special tokens: None as for the model.
 
         Raises:
+            InvalidField: they have more than `max_tokens` together.
             TextTooLong: a text is so long that `spans` would not look at all of it.
             TokenizationFailed: the tokenizer broke on one of the texts.
         """

@@ -243,7 +243,7 @@ BAD: dict[str, tuple[pb.ModelInferRequest, str, str]] = {
     "wrong datatype": (_request(datatype="FP32"), "INVALID_ARGUMENT", "expected datatype BYTES"),
     "no datatype": (_request(datatype="TEXT"), "INVALID_ARGUMENT", "'TEXT' is no datatype"),
     "negative": (_request(shape=[-1, 1]), "INVALID_ARGUMENT", "negative dimension"),
-    "overflowing": (_request(shape=[2**62, 1]), "INVALID_ARGUMENT", "a batch of 4611686018427387904"),
+    "overflowing": (_request(shape=[2**62, 1]), "INVALID_ARGUMENT", "holds 4611686018427387904"),
     "lying": (_request(shape=[2, 1]), "INVALID_ARGUMENT", "holds 2 elements, but 1 came"),
     "wide": (_request(shape=[1, 2]), "INVALID_ARGUMENT", "expected shape [texts,1]"),
     "deep": (_request(shape=[1, 1, 1]), "INVALID_ARGUMENT", "expected shape [texts,1]"),
@@ -315,7 +315,7 @@ BAD: dict[str, tuple[pb.ModelInferRequest, str, str]] = {
         "INVALID_ARGUMENT", "no input 'token_type_ids'; it takes input_ids, attention_mask",
     ),
     "unlike shapes": (
-        raw([[2, 3]], attention_mask=[[1]]), "INVALID_ARGUMENT", "is not that of input_ids: [1, 2]",
+        raw([[2, 3]], attention_mask=[[1]]), "INVALID_ARGUMENT", "is not that of input_ids: [1,2]",
     ),
     "hole in the mask": (
         raw([[2, 5, 3]], attention_mask=[[1, 0, 1]]), "INVALID_ARGUMENT", "padding goes to the right",
@@ -327,6 +327,15 @@ BAD: dict[str, tuple[pb.ModelInferRequest, str, str]] = {
     "mask of twos": (raw([[2]], attention_mask=[[2]]), "INVALID_ARGUMENT", "must hold ones"),
     "negative id": (raw([[-1]]), "INVALID_ARGUMENT", "got -1"),
     "id beyond": (raw([[10**6]]), "INVALID_ARGUMENT", "inputs.input_ids: expected ids from 0 to"),
+    "type that has no embedding": (
+        raw([[1]], token_type_ids=[[2]]),
+        "INVALID_ARGUMENT", "inputs.token_type_ids: expected ids from 0 to 1, got 2",
+    ),
+    "many outputs": (
+        _request(outputs=[Output(name=str(number)) for number in range(5000)]),
+        "INVALID_ARGUMENT", "outputs: expected at most 64 of them, got 5000",
+    ),
+    "deep shape": (_request(shape=[1] * 5000), "INVALID_ARGUMENT", "has 5000 dimensions"),
     "type beyond": (
         raw([[1]], token_type_ids=[[-5]]), "INVALID_ARGUMENT", "inputs.token_type_ids: expected ids",
     ),

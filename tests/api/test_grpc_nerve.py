@@ -238,6 +238,13 @@ async def test_refusals(nerve: Caller) -> None:
             "texts: 1025 texts in one request, at most 1024",
         ),
         (
+            pb.ExtractRequest(texts=["a"], options=OPTIONS(labels=["PER"] * 1025)),
+            [],
+            status.INVALID_ARGUMENT,
+            "invalid_field",
+            "options.labels: expected at most 1024 of them, got 1025",
+        ),
+        (
             pb.ExtractRequest(texts=[LONG], options=OPTIONS(truncate=False)),
             [],
             status.INVALID_ARGUMENT,

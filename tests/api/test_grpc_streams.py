@@ -167,6 +167,19 @@ async def test_a_message_that_fails_as_a_whole(nerve: Caller) -> None:
     assert errors[2].message == "options.threshold: expected a score from 0 to 1, got 7"
 
 
+async def test_a_message_of_far_too_many_items_ends_the_stream(nerve: Caller) -> None:
+    """To tell each of them would be an answer of any size."""
+    call = nerve.stream("ExtractStream")
+    await send(call, message("german"))
+    await send(call, b"\x22\x00" * 5000)
+    await call.done_writing()
+    assert outcomes(await receive(call)) == [("0", "german")]
+    error = await refusal(call.read())
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "texts: 5000 texts in one request, at most 1024" in str(error.details())
+    assert len(await answers(nerve, message("german"))) == 1
+
+
 async def test_overload_is_told_by_item(http: Client, nerve: Caller) -> None:
     """A full queue: an error for the item with the seconds to wait; later messages are served."""
     waiting = nerve.start("Extract", pb.ExtractRequest(model="patient", texts=["a"]))

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from nerve.errors import InvalidField
 from nerve.offload import INLINE_TOKENS_TOGETHER, Together, offload, small_answer, small_texts
 from nerve.pipeline.aggregation import LabelScheme
 from nerve.pipeline.decode import Decoder
@@ -116,16 +117,23 @@ class TextSide:
         )
 
     async def tokenize(
-        self, texts: Sequence[str], *, special: bool | None, unit: OffsetUnit
+        self, texts: Sequence[str], *, special: bool | None, unit: OffsetUnit, max_tokens: int
     ) -> list[TextTokens]:
-        """Every token of each whole text; `special` as in `TextTokenizer.whole`, which says what
-        this raises."""
+        """Every token of each whole text; `special` as in `TextTokenizer.whole`.
+
+        Raises:
+            InvalidField: there are more than `max_tokens`; what `TextTokenizer.whole` raises.
+        """
 
         def work() -> list[TextTokens]:
-            return [
-                _text_tokens(text, self._tokenizer.whole(text, special=special), unit)
-                for text in texts
-            ]
+            found, left = [], max_tokens
+            for text in texts:
+                found.append(_text_tokens(text, self._tokenizer.whole(text, special=special), unit))
+                left -= len(found[-1])
+                if left < 0:
+                    fault = f"over {max_tokens} tokens in one request; send fewer texts at once"
+                    raise InvalidField("inputs", fault)
+            return found
 
         return await self._alone(work, inline=small_texts(texts))
 

@@ -13,11 +13,11 @@ import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from nerve.config.model import load_model_config
 from nerve.config.server import ControlMode, ServerConfig
-from nerve.errors import Cause, LoadFailed, ModelNotFound, RepositoryInvalid
+from nerve.errors import Cause, LoadFailed, ModelNotFound, RepositoryInvalid, ServerStopping
 from nerve.repository.catalog import Catalog
 from nerve.repository.files import FileId
 from nerve.repository.fingerprint import Digests, Stamp, stamp
@@ -29,6 +29,7 @@ from nerve.repository.watcher import Watcher
 from nerve.threads import in_own_thread
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 ALL: Final = "*"
 KEEPS_CHANGING: Final = "its files keep changing; they are loaded when all is there"
@@ -146,7 +147,7 @@ class RepositorySync:
             return
         if self._shared is None or self._shared.done():  # anybody may ask, as often as they like
             self._shared = asyncio.create_task(self._look())
-        await asyncio.shield(self._shared)
+        await shared(self._shared)
         for name in self._sightings:
             self._catalog.expect(name, asked=False)
         for name, model in list(self._catalog.entries.items()):
@@ -171,7 +172,7 @@ class RepositorySync:
         loading = asyncio.create_task(self._load_with(name, override), name=name)
         self._jobs.add(loading)
         loading.add_done_callback(self._jobs.discard)
-        causes = await asyncio.shield(loading)
+        causes = await shared(loading)
         if causes:
             raise LoadFailed(name, causes)
 
@@ -413,3 +414,17 @@ def _changed_at(sighting: Sighting) -> float:
     """When a file of a model was last changed, in seconds since the epoch."""
     times = [file.changed_ns for _, file in sighting.stamp if isinstance(file, FileId)]
     return max(times, default=0) / 1e9
+
+
+async def shared(task: asyncio.Task[T]) -> T:
+    """What a task gives that outlives whoever waits for it.
+
+    Raises:
+        ServerStopping: the task was given up.
+    """
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if task.cancelled():
+            raise ServerStopping from None
+        raise

@@ -47,7 +47,7 @@ class Call:
 @dataclass(frozen=True, slots=True)
 class SpanRequest:
     """What a dialect asks of `spans`. None is "not said": the model's config decides, then the
-    `default_…`, which is the dialect's."""
+    `default_…`, which is the dialect's. `check` raises if the version that answers cannot."""
 
     texts: Sequence[str]
     default_strategy: Strategy
@@ -57,6 +57,7 @@ class SpanRequest:
     offset_unit: OffsetUnit | None = None
     cut: CutOptions = field(default_factory=CutOptions)
     only: SpanFilter = TAKE_ALL
+    check: Callable[[ModelInfo], None] = lambda _: None
 
 
 class InferenceService:
@@ -76,6 +77,10 @@ class InferenceService:
     def knows(self, model: str) -> bool:
         """Whether the repository has a model of that name, in whatever state."""
         return model in self._catalog.entries
+
+    def require(self, model: str | None, version: str | None) -> None:
+        """See that a version would answer. Raises what `Catalog.lease` raises."""
+        self._catalog.current(model, version)
 
     def info(self, model: str | None, version: str | None) -> ModelInfo:
         """Facts of the version that would answer. Raises what `Catalog.lease` raises."""
@@ -197,6 +202,7 @@ class InferenceService:
         return requested or info.offset_unit or self._config.offset_unit or default
 
     def _options(self, request: SpanRequest, info: ModelInfo) -> SpanOptions:
+        request.check(info)
         request.only.check(info)
         return SpanOptions(
             strategy=request.strategy or info.aggregation_strategy or request.default_strategy,

@@ -51,8 +51,10 @@ class TokenizationService:
         """Every token of each text, which is not cut; positions in code points by default.
 
         Raises:
-            EmptyInput, TooManyInputs, DeadlineExceeded; what `Catalog.lease` and
-            `ServedModel.tokenize` raise.
+            EmptyInput, TooManyInputs, DeadlineExceeded.
+            InvalidField: more tokens than as many texts as are taken have, each as long as the
+                model takes.
+            What `Catalog.lease` and `ServedModel.tokenize` raise.
         """
         check_texts(texts, call.max_texts)
         with self._catalog.lease(call.model, call.version) as model:
@@ -64,6 +66,7 @@ class TokenizationService:
                     texts,
                     add_special_tokens=add_special_tokens,
                     unit=unit or OffsetUnit.CODEPOINT,
+                    max_tokens=info.max_tokens * call.max_texts,
                 ),
             )
         return info, tokens

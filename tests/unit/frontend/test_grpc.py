@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import re
+import traceback
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 from google.protobuf import descriptor_pool
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
 from nerve._proto.nerve.v1 import nerve_pb2
 from nerve.config.server import ServerConfig
-from nerve.frontend.grpc.calls import clipped
+from nerve.errors import EmptyInput
+from nerve.frontend.grpc.calls import Context, Shell, clipped, unary
+from nerve.frontend.grpc.nerve_bulk import weight
 from nerve.frontend.grpc.reflection import NAMES, pool_of
 from nerve.frontend.grpc.server import options
 from nerve.frontend.status import TABLE
+from nerve.metrics import RequestMetrics
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=[]), max_size=3000))
@@ -65,3 +71,51 @@ def test_the_documented_codes_are_the_table_s(root: Path) -> None:
     for code, cell in rows:
         for reason in re.findall(r"`(\w+)`", cell):
             assert known[reason] == code, reason
+
+
+class Aborted(Exception):
+    """What grpc ends a call with, and keeps."""
+
+
+class Call:
+    """As much of grpc's context as a refusal needs."""
+
+    def time_remaining(self) -> float | None:
+        return None
+
+    async def abort(self, *_: object) -> None:
+        raise Aborted
+
+
+async def test_a_refused_call_lets_go_of_its_request() -> None:
+    """grpc keeps the error of a call, with the frames of its traceback and what these hold."""
+    request = nerve_pb2.ExtractRequest(texts=["x" * 10_000, ""])
+
+    async def refuse(asked: nerve_pb2.ExtractRequest, _context: Context, size: int) -> bytes:
+        texts = list(asked.texts)
+        assert size > 10_000
+        raise EmptyInput(f"texts[{texts.index('')}]")
+
+    shell = Shell("test", RequestMetrics(CollectorRegistry()))
+    handler: Any = unary(nerve_pb2.ExtractRequest, refuse, shell=shell)
+    with pytest.raises(Aborted) as caught:
+        await handler.unary_unary(request.SerializeToString(), Call())
+    error: BaseException | None = caught.value
+    while error is not None:
+        for frame, _ in list(traceback.walk_tb(error.__traceback__))[1:]:  # but this one
+            assert not [name for name, each in frame.f_locals.items() if holds(each)]
+        error = error.__context__
+
+
+def holds(value: object) -> bool:
+    if isinstance(value, list):
+        return any(map(holds, value))
+    return isinstance(value, str | bytes | nerve_pb2.ExtractRequest) and "x" * 100 in str(value)
+
+
+def test_what_a_message_of_a_stream_weighs() -> None:
+    """By its items, and by its bytes: ids may be long, too."""
+    items = [nerve_pb2.ExtractItem(text="a")] * 3
+    assert weight(nerve_pb2.ExtractStreamRequest(), 2) == 1
+    assert weight(nerve_pb2.ExtractStreamRequest(items=items), 30) == 3
+    assert weight(nerve_pb2.ExtractStreamRequest(items=items), 10 * 2**20) == 160

@@ -14,7 +14,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from nerve.config.model import TokenizerConfig
-from nerve.errors import TokenizationFailed
+from nerve.errors import InvalidField, TokenizationFailed
 from nerve.offload import INLINE_CHARACTERS, INLINE_TOKENS, MAX_TOGETHER
 from nerve.pipeline.text_side import LARGE_AT_ONCE, Scored, TextSide
 from nerve.pipeline.tokenizer import TextTokenizer, load_tokenizer
@@ -181,7 +181,7 @@ async def test_tokens_point_into_the_text(unit: OffsetUnit, copies: int) -> None
     """On the loop and in a thread alike, whatever `start` and `end` count."""
     texts = [text * copies for text in TEXTS]
     for text, tokens in zip(
-        texts, await side().tokenize(texts, special=True, unit=unit), strict=True
+        texts, await side().tokenize(texts, special=True, unit=unit, max_tokens=10**9), strict=True
     ):
         coded = {
             OffsetUnit.CODEPOINT: text.encode("utf-32-le"),
@@ -224,11 +224,15 @@ async def test_large_calls_leave_threads_for_others() -> None:
     tokenizer_.whole = watched  # type: ignore[method-assign]
     texts = [f"{number} {TEXTS[0] * 50}" for number in range(20)]
     answers = await asyncio.gather(
-        *(counted.tokenize([each], special=False, unit=OffsetUnit.BYTE) for each in texts)
+        *(
+            counted.tokenize([each], special=False, unit=OffsetUnit.BYTE, max_tokens=10**9)
+            for each in texts
+        )
     )
     assert len(at_work) == len(texts)
     assert answers == [
-        await side().tokenize([each], special=False, unit=OffsetUnit.BYTE) for each in texts
+        await side().tokenize([each], special=False, unit=OffsetUnit.BYTE, max_tokens=10**9)
+        for each in texts
     ]
 
 
@@ -241,3 +245,18 @@ async def test_ids_become_text_on_the_loop_and_in_a_thread() -> None:
         rows = [library.encode(text * copies).ids for text in TEXTS]
         found = await probe.texts_of(rows, skip_special_tokens=True)
         assert found == [library.decode(row) for row in rows]
+
+
+async def test_texts_of_too_many_tokens_are_refused() -> None:
+    """Together; as many as are allowed are not."""
+    texts = ["one two three", "four five"]
+    (one, other) = await side().tokenize(
+        texts, special=True, unit=OffsetUnit.CODEPOINT, max_tokens=10**9
+    )
+    limit = len(one) + len(other)
+    allowed = await side().tokenize(
+        texts, special=True, unit=OffsetUnit.CODEPOINT, max_tokens=limit
+    )
+    assert list(map(len, allowed)) == [len(one), len(other)]
+    with pytest.raises(InvalidField, match=f"over {limit - 1} tokens in one request"):
+        await side().tokenize(texts, special=True, unit=OffsetUnit.CODEPOINT, max_tokens=limit - 1)

@@ -23,10 +23,11 @@ from nerve.errors import (
     ModelNotFound,
     ModelNotReady,
     RepositoryInvalid,
+    ServerStopping,
 )
 from nerve.repository.fingerprint import Digests
 from nerve.repository.lifecycle import State
-from nerve.repository.sync import RepositorySync
+from nerve.repository.sync import RepositorySync, shared
 
 READY, UNAVAILABLE = State.READY, State.UNAVAILABLE
 NEVER_S = 3600.0
@@ -636,3 +637,17 @@ async def test_closing_gives_up_what_is_followed(tmp_path: Path) -> None:
         await made.opener.has_begun("x")
         await asyncio.wait_for(made.sync.aclose(), PATIENCE_S)
         assert made.opener.loading == 0
+
+
+async def test_a_shared_task_outlives_whoever_waits_for_it() -> None:
+    """And whoever waits for one that is given up is told so, not cancelled."""
+    task = asyncio.create_task(asyncio.sleep(NEVER_S))
+    one, other = asyncio.create_task(shared(task)), asyncio.create_task(shared(task))
+    await asyncio.sleep(0)
+    one.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await one
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(ServerStopping):
+        await other

@@ -6,9 +6,9 @@ Streams are in `streams.py`; what a message means is its service's business.
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar
@@ -22,6 +22,7 @@ from nerve.errors import (
     MessageTooLarge,
     NerveError,
     ServerFault,
+    ServerStopping,
 )
 from nerve.frontend.priority import PRIORITY_KEY, parse_priority
 from nerve.frontend.status import outcome, retry_after_s
@@ -46,6 +47,8 @@ do, and what comes first is chance. V2's word for a timeout would tell it to try
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # a string: generic in the stubs only
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 RequestT = TypeVar("RequestT", bound=Message)
+Method: TypeAlias = Callable[[RequestT, Context, int], Awaitable[bytes]]
+"""Makes the answer to a request that had so many bytes."""
 
 
 def native_code(error: NerveError) -> grpc.StatusCode:
@@ -92,7 +95,12 @@ class Shell:
     ) -> NoReturn:
         """End a call with the status of `error`, its text as `told` has it; faults of the server
         are logged."""
-        fault = shown(error)
+        fault = presentable(error)
+        text = clipped(told(self.text(fault)))
+        # grpc keeps the error that ends a call, and with it what the frames of its causes hold:
+        # the request, which may be large, until the garbage collector gets round to it.
+        del told
+        traceback.clear_frames(error.__traceback__)
         seconds = retry_after_s(fault)
         sent: tuple[tuple[str, str], ...] = ((REASON_KEY, fault.reason),)
         if seconds is not None:  # in words of HTTP, and in gRPC's own
@@ -100,7 +108,7 @@ class Shell:
         left = context.time_remaining()
         own = isinstance(fault, DeadlineExceeded) and left is not None and left < OWN_DEADLINE_S
         code = grpc.StatusCode.DEADLINE_EXCEEDED if own else self.code(fault)
-        await context.abort(code, clipped(told(self.text(fault))), sent)
+        await context.abort(code, text, sent)
         raise AssertionError("abort raises")  # pragma: no cover  grpc's stubs do not say so
 
     def observe(self, began: float, *, well: bool) -> None:
@@ -111,25 +119,31 @@ class Shell:
 
 def unary(
     message: type[RequestT],
-    method: Callable[[RequestT, Context], Awaitable[bytes]],
+    method: Method[RequestT],
     *,
     shell: Shell,
-    told: Callable[[RequestT, str], str] = lambda _, text: text,
+    told: Callable[[RequestT], Callable[[str], str]] = lambda _: str,
 ) -> Handler:
     """A handler of one request and one answer; `method` raises a NerveError to refuse.
 
-    `told` makes the text of an error, from the request and what the shell says.
+    `told` gives, for a request, what makes the text of an error of what the shell says.
     """
 
     async def answer(body: bytes, context: Context) -> bytes:
         began, well = time.monotonic(), False
         request: RequestT | None = None
+        named: Callable[[str], str] = str
         try:
             request = await shell.parse(message, body)
-            written = await method(request, context)
+            named = told(request)
+            written = await method(request, context, len(body))
             well = True
+        except asyncio.CancelledError:
+            if left_by_its_client():
+                raise
+            await shell.abort(context, ServerStopping())
         except Exception as error:  # noqa: BLE001  boundary: one request must not end the connection
-            named = str if request is None else functools.partial(told, request)
+            request, body = None, b""  # see `abort`
             await shell.abort(context, error, told=named)
         finally:
             shell.observe(began, well=well)
@@ -138,7 +152,14 @@ def unary(
     return grpc.unary_unary_rpc_method_handler(answer)
 
 
-def shown(error: Exception) -> NerveError:
+def left_by_its_client() -> bool:
+    """Whether this call's own task was cancelled, and not something that it waited for: nobody
+    would be told then."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def presentable(error: Exception) -> NerveError:
     """What the client is told of an error; it is logged if it is the server's fault."""
     if not isinstance(error, NerveError):
         log.error("request failed: %s", error, exc_info=error)

@@ -10,6 +10,7 @@ from nerve._proto.encoderfile import token_pb2
 from nerve.config.server import ServerConfig
 from nerve.frontend.encoderfile_wording import wording
 from nerve.frontend.grpc.calls import Context, Handler, Shell, answered_by, call, target, unary
+from nerve.frontend.grpc.nerve_requests import texts_of
 from nerve.metrics import RequestMetrics
 from nerve.offload import offload, small_answer
 from nerve.service.inference import InferenceService
@@ -40,10 +41,12 @@ class EncoderfileService:
             ),
         }
 
-    async def _predict(self, request: pb.TokenClassificationRequest, context: Context) -> bytes:
+    async def _predict(
+        self, request: pb.TokenClassificationRequest, context: Context, _size: int
+    ) -> bytes:
         info, answer = await self._inference.tokens(
             call(context, self._inference, max_texts=self._config.max_inputs),
-            list(request.inputs),
+            texts_of(request.inputs, self._config.max_inputs),
             offset_unit=None,
             default_unit=OffsetUnit.BYTE,
         )
@@ -60,7 +63,7 @@ class EncoderfileService:
         return await offload(write, inline=small)
 
     async def _metadata(
-        self, _request: metadata.GetModelMetadataRequest, context: Context
+        self, _request: metadata.GetModelMetadataRequest, context: Context, _size: int
     ) -> bytes:
         info = self._inference.info(*target(context))
         return metadata.GetModelMetadataResponse(

@@ -57,7 +57,7 @@ class HealthService:
             return UNKNOWN
         return SERVING if serves and not self.shell.drain.is_set() else NOT_SERVING
 
-    async def _check(self, request: pb.HealthCheckRequest, _context: Context) -> bytes:
+    async def _check(self, request: pb.HealthCheckRequest, _context: Context, _size: int) -> bytes:
         status = self._status(request.service)
         if status == UNKNOWN:
             raise ModelNotFound(request.service, sorted(self._control.states()))

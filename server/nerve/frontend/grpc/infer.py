@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import grpc
 
 from nerve._proto.inference import inference_pb2 as pb
-from nerve.errors import InvalidField, NerveError, Unsupported
-from nerve.frontend.grpc.calls import Context, Handler, Shell, sent, shown, unary
+from nerve.errors import InvalidField, NerveError, Unsupported, shown
+from nerve.frontend.grpc.calls import Context, Handler, Shell, presentable, sent, unary
 from nerve.frontend.grpc.streams import stream
 from nerve.frontend.priority import PRIORITY_KEY, parse_priority
 from nerve.frontend.status import outcome
@@ -19,9 +21,10 @@ from nerve.frontend.v2.infer import (
     Inferrer,
     InferResponse,
     Scalar,
+    check_few,
     message,
 )
-from nerve.frontend.v2.tensors import InputTensor
+from nerve.frontend.v2.tensors import MAX_RANK, InputTensor, shown_shape
 from nerve.offload import INLINE_BYTES, offload
 
 IN_FLIGHT: Final = 256
@@ -59,31 +62,34 @@ class InferCalls:
                 pb.ModelInferRequest,
                 self._infer,
                 shell=self._shell,
-                told=lambda request, text: message(text, request.id),
+                told=_told,
             ),
             "ModelStreamInfer": stream(
                 pb.ModelInferRequest,
                 self._stream_infer,
                 shell=self._shell,
                 in_flight=IN_FLIGHT,
-                weight=lambda request: 1 + request.ByteSize() // INLINE_BYTES,
+                weight=lambda _, size: 1 + size // INLINE_BYTES,
+                told=_told,
             ),
         }
 
-    async def _infer(self, request: pb.ModelInferRequest, context: Context) -> bytes:
-        response = await self._run(request, context)
+    async def _infer(self, request: pb.ModelInferRequest, context: Context, size: int) -> bytes:
+        response = await self._run(request, context, size)
         inline = response.size <= INLINE_BYTES
         return await offload(lambda: to_message(response).SerializeToString(), inline=inline)
 
-    async def _stream_infer(self, request: pb.ModelInferRequest, context: Context) -> bytes:
+    async def _stream_infer(
+        self, request: pb.ModelInferRequest, context: Context, size: int
+    ) -> bytes:
         """One answer; a failed request is one, too, and only it fails."""
         try:
-            response = await self._run(request, context)
+            response = await self._run(request, context, size)
         except Exception as error:
             if sent(context).get(END_ON_ERROR_KEY) == "true":
                 raise
             return pb.ModelStreamInferResponse(
-                error_message=message(str(shown(error)), request.id),
+                error_message=message(str(presentable(error)), request.id),
                 infer_response=pb.ModelInferResponse(id=request.id),
             ).SerializeToString()
 
@@ -94,14 +100,21 @@ class InferCalls:
 
         return await offload(write, inline=response.size <= INLINE_BYTES)
 
-    async def _run(self, request: pb.ModelInferRequest, context: Context) -> InferResponse:
-        inline = request.ByteSize() <= INLINE_BYTES
+    async def _run(
+        self, request: pb.ModelInferRequest, context: Context, size: int
+    ) -> InferResponse:
+        self._inferrer.require(request.model_name, request.model_version)
+        inline = size <= INLINE_BYTES
         return await self._inferrer.infer(
             await offload(lambda: from_message(request), inline=inline),
             arrived=time.monotonic(),
             timeout_s=context.time_remaining(),
             priority=parse_priority(sent(context).get(PRIORITY_KEY), place="metadata"),
         )
+
+
+def _told(request: pb.ModelInferRequest) -> Callable[[str], str]:
+    return functools.partial(message, request_id=request.id)
 
 
 def from_message(request: pb.ModelInferRequest) -> InferRequest:
@@ -111,6 +124,8 @@ def from_message(request: pb.ModelInferRequest) -> InferRequest:
         InvalidField: its tensors have no content, or more than one.
         Unsupported: shared memory, or classification.
     """
+    for place in ("inputs", "outputs", "parameters"):
+        check_few(place, len(getattr(request, place)))
     for output in request.outputs:
         _check_parameters(f"outputs.{output.name:.64}", output.parameters)
     return InferRequest(
@@ -169,9 +184,15 @@ def _contents(tensor: pb.ModelInferRequest.InferInputTensor, place: str) -> list
     wanted = CONTENTS.get(tensor.datatype)
     filled = [field.name for field, _ in tensor.contents.ListFields()]
     if wrong := [name for name in filled if name != wanted]:
-        fault = f"{wrong[0]} is not for datatype {tensor.datatype!r:.40}"
+        fault = f"{wrong[0]} is not for datatype {shown(tensor.datatype, 40)}"
         raise InvalidField(place, f"{fault}; use {wanted or 'raw_input_contents'}")
-    return list(getattr(tensor.contents, wanted)) if wanted else []
+    if wanted is None:
+        return []
+    values = getattr(tensor.contents, wanted)
+    if len(values) > math.prod(tensor.shape[:MAX_RANK]):  # before millions are taken out
+        fault = f"shape {shown_shape(tensor.shape)} holds less than the {len(values)} that came"
+        raise InvalidField(place, fault)
+    return list(values)
 
 
 def _check_parameters(place: str, parameters: Mapping[str, pb.InferParameter]) -> None:

@@ -63,7 +63,7 @@ class OpenInferenceService:
     def _plain(self, message: type[RequestT], method: Method[RequestT]) -> Handler:
         """A handler of a method that looks only at the message."""
 
-        async def answer(request: RequestT, _context: Context) -> bytes:
+        async def answer(request: RequestT, _context: Context, _size: int) -> bytes:
             return (await method(request)).SerializeToString()
 
         return unary(message, answer, shell=self.shell)

@@ -18,6 +18,7 @@ from nerve.frontend.grpc.nerve_bulk import IN_FLIGHT, Bulk, weight
 from nerve.frontend.grpc.nerve_requests import (
     extract_request,
     predict_tokens_request,
+    texts_of,
     unit_of,
     wording,
 )
@@ -77,8 +78,8 @@ class NerveService:
             version=request.version,
         )
 
-    async def _extract(self, request: pb.ExtractRequest, context: Context) -> bytes:
-        asked = extract_request(list(request.texts), request.options)
+    async def _extract(self, request: pb.ExtractRequest, context: Context, _size: int) -> bytes:
+        asked = extract_request(texts_of(request.texts, self._max_texts), request.options)
         info, answer = await self._inference.spans(self._call(request, context), asked)
         answered_by(context, info)
 
@@ -93,8 +94,10 @@ class NerveService:
         small = small_answer(len(asked.texts), answer.statistics.tokens)
         return await offload(write, inline=small)
 
-    async def _predict_tokens(self, request: pb.PredictTokensRequest, context: Context) -> bytes:
-        asked = predict_tokens_request(request)
+    async def _predict_tokens(
+        self, request: pb.PredictTokensRequest, context: Context, _size: int
+    ) -> bytes:
+        asked = predict_tokens_request(request, self._max_texts)
         info, answer = await self._inference.spans(self._call(request, context), asked)
         answered_by(context, info)
 
@@ -112,10 +115,10 @@ class NerveService:
         small = small_answer(len(asked.texts), answer.statistics.tokens)
         return await offload(write, inline=small)
 
-    async def _predict(self, request: pb.PredictRequest, context: Context) -> bytes:
+    async def _predict(self, request: pb.PredictRequest, context: Context, _size: int) -> bytes:
         info, answer = await self._inference.tokens(
             self._call(request, context),
-            list(request.texts),
+            texts_of(request.texts, self._max_texts),
             offset_unit=unit_of(request.offset_unit, "offset_unit"),
             default_unit=OffsetUnit.CODEPOINT,
         )
@@ -133,9 +136,11 @@ class NerveService:
         small = small_answer(len(request.texts), answer.statistics.tokens)
         return await offload(write, inline=small)
 
-    async def _list_models(self, _request: pb.ListModelsRequest, _context: Context) -> bytes:
+    async def _list_models(
+        self, _request: pb.ListModelsRequest, _context: Context, _size: int
+    ) -> bytes:
         return answers.model_list(self._control.models()).SerializeToString()
 
-    async def _get_model(self, request: pb.GetModelRequest, context: Context) -> bytes:
+    async def _get_model(self, request: pb.GetModelRequest, context: Context, _size: int) -> bytes:
         status = self._control.model(request.model or target(context)[0])
         return answers.model_status(status).SerializeToString()

@@ -16,14 +16,16 @@ from nerve.errors import (
     TokenizationFailed,
     TooManyInputs,
 )
-from nerve.frontend.grpc.calls import Context, Shell, call, shown
+from nerve.frontend.grpc.calls import Context, Shell, call, presentable
 from nerve.frontend.grpc.nerve_answers import entities
 from nerve.frontend.grpc.nerve_requests import extract_request
 from nerve.frontend.status import retry_after_s
-from nerve.offload import offload, small_answer
+from nerve.offload import INLINE_BYTES, offload, small_answer
 from nerve.service.inference import Call, InferenceService, SpanRequest
 from nerve.types import ModelInfo, Span
 
+MOST_REFUSED: Final = 4
+"""Times the texts that are taken; a message with more items than that ends its stream."""
 IN_FLIGHT: Final = 256
 """Items of one stream that are read and not answered yet."""
 OF_ONE_TEXT: Final = (TextTooLong, TokenizationFailed, InferenceFailed, NonFiniteScores)
@@ -42,9 +44,9 @@ class Done:
     truncated_texts: int = 0
 
 
-def weight(request: pb.ExtractStreamRequest) -> int:
-    """What a message counts of `IN_FLIGHT`."""
-    return max(1, len(request.items))
+def weight(request: pb.ExtractStreamRequest, size: int) -> int:
+    """What a message of `size` bytes counts of `IN_FLIGHT`."""
+    return max(1, len(request.items), size // INLINE_BYTES)
 
 
 class Bulk:
@@ -53,8 +55,12 @@ class Bulk:
     def __init__(self, inference: InferenceService, shell: Shell, *, max_texts: int) -> None:
         self._inference, self._shell, self._max_texts = inference, shell, max_texts
 
-    async def answer(self, request: pb.ExtractStreamRequest, context: Context) -> bytes:
-        """A result or an error for each item; never raises for one of them."""
+    async def answer(self, request: pb.ExtractStreamRequest, context: Context, _size: int) -> bytes:
+        """A result or an error for each item; never raises for one of them.
+
+        Raises:
+            TooManyInputs: so many that even to tell each of them would be too much.
+        """
         done = await self._all(request, context)
 
         def write() -> bytes:
@@ -72,9 +78,12 @@ class Bulk:
         count = len(request.items)
         if not count:
             return Done([])
-        texts = [item.text for item in request.items if item.text]
         if count > self._max_texts:
-            return Done([TooManyInputs(count, self._max_texts)] * count)
+            many = TooManyInputs(count, self._max_texts)
+            if count > MOST_REFUSED * self._max_texts:
+                raise many
+            return Done([many] * count)
+        texts = [item.text for item in request.items if item.text]
         try:
             asked = extract_request(texts, request.options)
             given = call(
@@ -131,7 +140,7 @@ class Bulk:
     def _result(self, number: str, outcome: Outcome) -> pb.ExtractItemResult:
         if not isinstance(outcome, Exception):
             return pb.ExtractItemResult(id=number, entities=entities(outcome))
-        fault = shown(outcome)
+        fault = presentable(outcome)
         return pb.ExtractItemResult(
             id=number,
             error=pb.Error(

@@ -19,6 +19,26 @@ _SIDES: Final = {pb.TruncationSide.Value(f"TRUNCATION_SIDE_{each.name}"): each f
 _THEIR_FIELD: Final = "inputs"  # as the service calls texts
 
 
+MOST_LABELS: Final = 1024
+
+
+def texts_of(texts: Sequence[str], limit: int) -> list[str]:
+    """A request's texts; counted before they are taken out of it one by one.
+
+    Raises:
+        TooManyInputs.
+    """
+    if len(texts) > limit:
+        raise TooManyInputs(len(texts), limit)
+    return list(texts)
+
+
+def _labels(labels: Sequence[str], field: str) -> frozenset[str]:
+    if len(labels) > MOST_LABELS:
+        raise InvalidField(field, f"expected at most {MOST_LABELS} of them, got {len(labels)}")
+    return frozenset(labels)
+
+
 def extract_request(texts: Sequence[str], options: pb.ExtractOptions) -> SpanRequest:
     """Entities of `texts`.
 
@@ -37,20 +57,24 @@ def extract_request(texts: Sequence[str], options: pb.ExtractOptions) -> SpanReq
             truncate=not options.HasField("truncate") or options.truncate,
             side=_named(options.truncation_side, _SIDES, "options.truncation_side"),
         ),
-        only=SpanFilter(threshold, frozenset(options.labels) or None),
+        only=SpanFilter(threshold, _labels(options.labels, "options.labels") or None),
     )
 
 
-def predict_tokens_request(request: pb.PredictTokensRequest) -> SpanRequest:
-    """Tokens or entities, as predict_tokens has them. Raises as `extract_request`."""
-    ignored = {"O"}
+def predict_tokens_request(request: pb.PredictTokensRequest, max_texts: int) -> SpanRequest:
+    """Tokens or entities, as predict_tokens has them.
+
+    Raises:
+        TooManyInputs; as `extract_request`.
+    """
+    ignored = frozenset({"O"})
     if request.HasField("ignore_labels"):
-        ignored = set(request.ignore_labels.labels)
+        ignored = _labels(request.ignore_labels.labels, "ignore_labels")
     return SpanRequest(
-        list(request.texts),
+        texts_of(request.texts, max_texts),
         default_strategy=Strategy.NONE,
         strategy=_named(request.aggregation, _STRATEGIES, "aggregation"),
-        ignore_labels=frozenset(ignored),
+        ignore_labels=ignored,
         raw_scores=request.raw_scores,
         offset_unit=unit_of(request.offset_unit, "offset_unit"),
         cut=CutOptions(

@@ -43,7 +43,9 @@ class ReflectionService:
         handler = stream(pb.ServerReflectionRequest, self._answer, shell=self.shell, in_flight=1)
         return {"ServerReflectionInfo": handler}
 
-    async def _answer(self, request: pb.ServerReflectionRequest, context: Context) -> bytes:
+    async def _answer(
+        self, request: pb.ServerReflectionRequest, context: Context, _size: int
+    ) -> bytes:
         asked = request
         if service := self._methods.get(request.file_containing_symbol):
             # The pool finds all other kinds of symbols, but no methods.

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Any, Generic, NamedTuple
 
 import grpc
 
 from nerve.errors import ServerStopping
-from nerve.frontend.grpc.calls import Context, Handler, RequestT, Shell
+from nerve.frontend.grpc.calls import (
+    Context,
+    Handler,
+    Method,
+    RequestT,
+    Shell,
+    left_by_its_client,
+)
 
 EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # not in the stubs
 
 
 def stream(
     message: type[RequestT],
-    answer: Callable[[RequestT, Context], Awaitable[bytes]],
+    answer: Method[RequestT],
     *,
     shell: Shell,
     in_flight: int,
-    weight: Callable[[RequestT], int] = lambda _: 1,
+    weight: Callable[[RequestT, int], int] = lambda *_: 1,
+    told: Callable[[RequestT], Callable[[str], str]] = lambda _: str,
 ) -> Handler:
     """A handler of a bidirectional stream with one answer a message.
 
@@ -33,13 +41,22 @@ def stream(
         shell: of the service.
         in_flight: how much may be read that is not answered yet, in units of `weight`; what is
             more than that alone is worked on alone. Nothing is read meanwhile.
-        weight: of a message.
+        weight: of a message and its size in bytes.
+        told: see `calls.unary`.
     """
 
     async def serve(_messages: object, context: Context) -> None:
-        await _Stream(message, answer, shell, in_flight, weight, context).run()
+        await _Stream(message, answer, shell, in_flight, weight, told, context).run()
 
     return grpc.stream_stream_rpc_method_handler(serve)
+
+
+class _Item(NamedTuple):
+    """A message at work; `told` makes the text of an error from what the shell says."""
+
+    work: asyncio.Task[bytes]
+    weight: int
+    told: Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +72,16 @@ class _Stream(Generic[RequestT]):
     def __init__(
         self,
         message: type[RequestT],
-        answer: Callable[[RequestT, Context], Awaitable[bytes]],
+        answer: Method[RequestT],
         shell: Shell,
         in_flight: int,
-        weight: Callable[[RequestT], int],
+        weight: Callable[[RequestT, int], int],
+        told: Callable[[RequestT], Callable[[str], str]],
         context: Context,
     ) -> None:
         self._message, self._answer, self._shell, self._context = message, answer, shell, context
-        self._in_flight, self._weight = in_flight, weight
-        self._read_so_far: asyncio.Queue[tuple[asyncio.Task[bytes], int] | _End] = asyncio.Queue()
+        self._in_flight, self._weight, self._told = in_flight, weight, told
+        self._read_so_far: asyncio.Queue[_Item | _End] = asyncio.Queue()
         self._held = 0
         self._sent = asyncio.Event()
 
@@ -78,7 +96,7 @@ class _Stream(Generic[RequestT]):
             left: list[asyncio.Task[Any]] = [drain, reader]
             while not self._read_so_far.empty():
                 if not isinstance(item := self._read_so_far.get_nowait(), _End):
-                    left.append(item[0])
+                    left.append(item.work)
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
@@ -89,11 +107,12 @@ class _Stream(Generic[RequestT]):
             while (body := await self._context.read()) is not EOF:
                 began = time.monotonic()
                 request = await self._shell.parse(self._message, body)
-                weight = self._weight(request)
+                weight = self._weight(request, len(body))
                 await self._room(self._in_flight - weight)
                 self._held += weight
-                work = asyncio.create_task(self._work(request, began))
-                self._read_so_far.put_nowait((work, weight))
+                work = asyncio.create_task(self._work(request, len(body), began))
+                self._read_so_far.put_nowait(_Item(work, weight, self._told(request)))
+                del body, request  # nobody else is waited for with them in hand
                 await self._room(self._in_flight - 1)
             end = _End(None)
         except Exception as error:  # noqa: BLE001  boundary: the writer tells the client
@@ -107,10 +126,10 @@ class _Stream(Generic[RequestT]):
             self._sent.clear()
             await self._sent.wait()
 
-    async def _work(self, request: RequestT, began: float) -> bytes:
+    async def _work(self, request: RequestT, size: int, began: float) -> bytes:
         well = False
         try:
-            written = await self._answer(request, self._context)
+            written = await self._answer(request, self._context, size)
             well = True
             return written
         finally:
@@ -118,13 +137,16 @@ class _Stream(Generic[RequestT]):
 
     async def _write(self) -> None:
         while not isinstance(item := await self._read_so_far.get(), _End):
-            work, weight = item
             try:
-                written = await work
+                written = await item.work
+            except asyncio.CancelledError:
+                if left_by_its_client():
+                    raise
+                await self._shell.abort(self._context, ServerStopping())
             except Exception as error:  # noqa: BLE001  boundary: one stream must not end the connection
-                await self._shell.abort(self._context, error)
+                await self._shell.abort(self._context, error, told=item.told)
             await self._context.write(written)
-            self._held -= weight
+            self._held -= item.weight
             self._sent.set()
         if item.error is not None:
             await self._shell.abort(self._context, item.error)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from nerve.config.server import ServerConfig
-from nerve.errors import InvalidField
+from nerve.errors import InvalidField, shown
 from nerve.frontend.priority import LOWEST
 from nerve.frontend.v2.raw_view import run_raw
 from nerve.frontend.v2.tensors import InputTensor, OutputTensor
@@ -24,6 +24,8 @@ IGNORED: Final = frozenset(
     {"sequence_id", "sequence_start", "sequence_end", "triton_enable_empty_final_response"}
 )
 """Parameters that clients send by themselves and that mean nothing to models without a state."""
+MAX_ENTRIES: Final = 64
+MAX_ID: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,19 @@ class Inferrer:
     def __init__(self, inference: InferenceService, config: ServerConfig) -> None:
         self._inference, self._config = inference, config
 
+    def require(self, model: str, version: str) -> None:
+        """See that there is somebody to answer, before the work of reading what is asked.
+
+        Args:
+            model: of the repository, or the raw view of one.
+            version: as the client wrote it, maybe empty.
+        Raises:
+            InvalidField: the version is no number; what `InferenceService.require` raises.
+        """
+        check_version(version)
+        target = resolve(model, self._inference.knows)
+        self._inference.require(target.model, version or None)
+
     async def infer(
         self,
         request: InferRequest,
@@ -68,7 +83,7 @@ class Inferrer:
         timeout_s: float | None = None,
         priority: int | None = None,
     ) -> InferResponse:
-        """Run a request.
+        """Run a request; `require` comes first.
 
         Args:
             request: its parameters `timeout` (microseconds) and `priority` win over what follows.
@@ -79,6 +94,7 @@ class Inferrer:
             InvalidField: what is wrong with the request.
             NerveError: what `InferenceService` raises.
         """
+        _check_sizes(request)
         parameters = dict(request.parameters)
         for name in IGNORED & parameters.keys():
             del parameters[name]
@@ -96,7 +112,6 @@ class Inferrer:
             priority=asked or priority,
             arrived=arrived,
         )
-        check_version(request.version)
         check_names("inputs", [each.name for each in request.inputs])
         check_names("outputs", request.outputs)
         run = run_raw if target.view is View.RAW else run_text
@@ -110,7 +125,7 @@ def _whole(parameters: dict[str, Scalar], name: str, *, highest: int) -> int:
     """Take out a parameter that is a whole number from 0 (not said) on."""
     value = parameters.pop(name, 0)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= highest:
-        fault = f"expected a whole number from 0 to {highest}, got {value!r:.40}"
+        fault = f"expected a whole number from 0 to {highest}, got {shown(value, 40)}"
         raise InvalidField(f"parameters.{name}", fault)
     return value
 
@@ -122,7 +137,9 @@ def check_version(version: str) -> None:
         InvalidField.
     """
     if version and not (version.isascii() and version.isdigit() and int(version[:20]) > 0):
-        raise InvalidField("model_version", f"expected a number from 1 on, got {version!r:.40}")
+        raise InvalidField(
+            "model_version", f"expected a number from 1 on, got {shown(version, 40)}"
+        )
 
 
 def check_names(place: str, names: Sequence[str]) -> None:
@@ -131,11 +148,31 @@ def check_names(place: str, names: Sequence[str]) -> None:
     Raises:
         InvalidField.
     """
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidField(place, f"{twice!r:.64} is there more than once")
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise InvalidField(place, f"{shown(name)} is there more than once")
+        seen.add(name)
+
+
+def check_few(place: str, count: int) -> None:
+    """Refuse more tensors or parameters than anybody can mean, before they are looked at.
+
+    Raises:
+        InvalidField.
+    """
+    if count > MAX_ENTRIES:
+        raise InvalidField(place, f"expected at most {MAX_ENTRIES} of them, got {count}")
+
+
+def _check_sizes(request: InferRequest) -> None:
+    if len(request.id) > MAX_ID:
+        fault = f"expected at most {MAX_ID} characters, got {len(request.id)}"
+        raise InvalidField("id", fault)
+    for place in ("parameters", "inputs", "outputs"):
+        check_few(place, len(getattr(request, place)))
 
 
 def message(text: str, request_id: str) -> str:
     """An error's text with the request's id, which tells a client of many which one failed."""
-    return f"[request id: {request_id or '<id_unknown>'}] {text}"
+    return f"[request id: {request_id[:MAX_ID] or '<id_unknown>'}] {text}"

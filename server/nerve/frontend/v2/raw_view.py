@@ -7,9 +7,9 @@ from typing import Final
 
 import numpy as np
 
-from nerve.errors import InvalidField
-from nerve.frontend.v2.tensors import InputTensor, OutputTensor
-from nerve.frontend.v2.text_view import check_batch
+from nerve.errors import InvalidField, shown
+from nerve.frontend.v2.tensors import InputTensor, OutputTensor, shown_shape
+from nerve.frontend.v2.text_view import check_batch, check_rows
 from nerve.frontend.v2.views import ATTENTION_MASK, INPUT_IDS, LOGITS, TOKEN_TYPE_IDS
 from nerve.offload import INLINE_TOKENS, offload
 from nerve.service.inference import Call, InferenceService
@@ -40,17 +40,19 @@ async def run_raw(
     """
     if parameters:
         name = next(iter(parameters))
-        fault = f"there is no {name!r:.64}; the raw view takes priority and timeout"
+        fault = f"there is no {shown(name, 64)}; the raw view takes priority and timeout"
         raise InvalidField("parameters", fault)
     if unknown := [name for name in outputs if name != LOGITS]:
-        raise InvalidField("outputs", f"there is no output {unknown[0]!r:.64}; there is {LOGITS}")
-    before = inference.info(call.model, call.version)
-    ids = _input_ids(inputs, before)
-    inline = ids.size <= INLINE_TOKENS
+        raise InvalidField(
+            "outputs", f"there is no output {shown(unknown[0], 64)}; there is {LOGITS}"
+        )
+    ids = _input_ids(inputs)
+    inline = ids.size <= INLINE_TOKENS and all(each.small for each in inputs)
     arrays = await offload(lambda: {each.name: each.array() for each in inputs}, inline=inline)
-    lengths = _lengths(arrays.get(ATTENTION_MASK), ids.shape)
 
     def rows(info: ModelInfo) -> list[Row]:
+        _check_fit(inputs, ids, info)
+        lengths = _lengths(arrays.get(ATTENTION_MASK), ids.shape)
         _check_values(arrays, info)
         types = arrays.get(TOKEN_TYPE_IDS)
         return [
@@ -67,29 +69,39 @@ async def run_raw(
     return info, [OutputTensor(LOGITS, FP32, shape, logits)], 0
 
 
-def _input_ids(inputs: Sequence[InputTensor], info: ModelInfo) -> InputTensor:
+def _input_ids(inputs: Sequence[InputTensor]) -> InputTensor:
     """The input of that name, when all inputs are known, of the right type, and alike in shape."""
-    known = [INPUT_IDS, ATTENTION_MASK, *([TOKEN_TYPE_IDS] if info.type_ids else [])]
-    by_name = {each.name: each for each in inputs}
-    if unknown := [name for name in by_name if name not in known]:
-        fault = f"there is no input {unknown[0]!r:.64}; it takes {', '.join(known)}"
-        raise InvalidField("inputs", fault)
-    ids = by_name.get(INPUT_IDS)
+    _check_known(inputs, (INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS))
+    ids = next((each for each in inputs if each.name == INPUT_IDS), None)
     if ids is None:
         raise InvalidField("inputs", f"input {INPUT_IDS} is missing")
     for each in inputs:
         each.check(INT64)
         if each.shape != ids.shape:
-            fault = f"shape {list(each.shape)!r:.60} is not that of {INPUT_IDS}: {list(ids.shape)}"
+            one, other = shown_shape(each.shape), shown_shape(ids.shape)
+            fault = f"shape {one} is not that of {INPUT_IDS}: {other}"
             raise InvalidField(each.place, fault)
     if len(ids.shape) != 2:
-        fault = f"expected shape [rows,tokens], got {list(ids.shape)!r:.60}"
+        fault = f"expected shape [rows,tokens], got {shown_shape(ids.shape)}"
         raise InvalidField(ids.place, fault)
+    check_rows(ids)
+    return ids
+
+
+def _check_known(inputs: Sequence[InputTensor], known: Sequence[str]) -> None:
+    if unknown := [each.name for each in inputs if each.name not in known]:
+        fault = f"there is no input {shown(unknown[0], 64)}; it takes {', '.join(known)}"
+        raise InvalidField("inputs", fault)
+
+
+def _check_fit(inputs: Sequence[InputTensor], ids: InputTensor, info: ModelInfo) -> None:
+    """See that the version that answers takes such inputs, and so many ids."""
+    types = (TOKEN_TYPE_IDS,) if info.type_ids else ()
+    _check_known(inputs, (INPUT_IDS, ATTENTION_MASK, *types))
     check_batch(ids, info)
     if not 1 <= ids.shape[1] <= info.max_tokens:
         fault = f"rows of {ids.shape[1]} tokens, but the model takes 1 to {info.max_tokens}"
         raise InvalidField(ids.place, fault)
-    return ids
 
 
 def _lengths(mask: IntArray | None, shape: tuple[int, ...]) -> list[int]:
@@ -107,7 +119,7 @@ def _lengths(mask: IntArray | None, shape: tuple[int, ...]) -> list[int]:
 
 
 def _check_values(arrays: Mapping[str, IntArray], info: ModelInfo) -> None:
-    for name, limit in ((INPUT_IDS, info.vocab_size), (TOKEN_TYPE_IDS, 2**31)):
+    for name, limit in ((INPUT_IDS, info.vocab_size), (TOKEN_TYPE_IDS, info.type_vocab_size)):
         values = arrays.get(name)
         if values is None:
             continue

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from nerve.errors import ConfigInvalid, InvalidField, Unsupported
+from nerve.errors import ConfigInvalid, InvalidField, Unsupported, shown
 from nerve.service.control import ControlService
 
 FILES_REFUSED: Final = "files are not taken over the network; put them into the repository instead"
@@ -61,10 +61,10 @@ class Parameters(BaseModel):
             raise ValueError(f"expected a JSON object, got {kind_of(value)}")  # noqa: TRY004  as above
         for name in value:
             if name.startswith("file:"):
-                raise ValueError(f"{name!r:.60}: {FILES_REFUSED}")
+                raise ValueError(f"{shown(name, 60)}: {FILES_REFUSED}")
             if name not in cls.model_fields:
                 known = ", ".join(cls.model_fields)
-                raise ValueError(f"unknown parameter {name!r:.60}; known: {known}")
+                raise ValueError(f"unknown parameter {shown(name, 60)}; known: {known}")
         return value
 
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from typing import Final, NoReturn
 
-from nerve.errors import InvalidField, Unsupported
+from nerve.errors import InvalidField, Unsupported, shown
 from nerve.frontend.v2.metadata import Json
 from nerve.frontend.v2.repository import kind_of
 from nerve.frontend.v2.views import resolve
@@ -118,7 +118,7 @@ def _check_logging(asked: Mapping[str, object]) -> None:
         elif not isinstance(value, str):
             raise InvalidField(name, f"expected a string, got {kind_of(value)}")
         elif name == "log_format" and value not in _FORMATS:
-            raise InvalidField(name, f"expected {' or '.join(_FORMATS)}, got {value!r:.60}")
+            raise InvalidField(name, f"expected {' or '.join(_FORMATS)}, got {shown(value, 60)}")
     if asked.get("log_file"):
         raise Unsupported("log_file", "lines go to stderr, where they can be redirected")
 

@@ -16,9 +16,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from nerve.errors import InvalidField
+from nerve.errors import InvalidField, shown
+from nerve.offload import INLINE_BYTES
 
 BYTES: Final = "BYTES"
+MAX_RANK: Final = 8
+INLINE_VALUES: Final = 256
 DTYPES: Final[dict[str, np.dtype[Any]]] = {
     name: np.dtype(code)
     for name, code in {
@@ -60,6 +63,16 @@ class InputTensor:
         """How many elements its shape tells."""
         return math.prod(self.shape)
 
+    @property
+    def small(self) -> bool:
+        """Whether its content is decoded as quickly as a thread is asked to."""
+        if self.raw is not None:
+            return len(self.raw) <= INLINE_BYTES
+        values = self.values or ()
+        if len(values) > INLINE_VALUES or self.size > INLINE_VALUES:
+            return False
+        return sum(len(each) for each in values if isinstance(each, bytes)) <= INLINE_BYTES
+
     def check(self, datatype: str) -> None:
         """See that it has this datatype, and a shape that can be.
 
@@ -69,13 +82,17 @@ class InputTensor:
         if self.datatype not in DATATYPES:
             known = ", ".join(sorted(DATATYPES))
             raise InvalidField(
-                self.place, f"{self.datatype!r:.40} is no datatype; there are {known}"
+                self.place, f"{shown(self.datatype, 40)} is no datatype; there are {known}"
             )
         if self.datatype != datatype:
             raise InvalidField(self.place, f"expected datatype {datatype}, got {self.datatype}")
+        if len(self.shape) > MAX_RANK:
+            fault = f"shape {shown_shape(self.shape)} has {len(self.shape)} dimensions"
+            raise InvalidField(self.place, f"{fault}; no input has more than two")
         if any(length < 0 for length in self.shape):
             raise InvalidField(
-                self.place, f"shape {_shown(self.shape)} has a negative dimension; name real sizes"
+                self.place,
+                f"shape {shown_shape(self.shape)} has a negative dimension; name real sizes",
             )
 
     def texts(self) -> list[str]:
@@ -107,7 +124,7 @@ class InputTensor:
             if len(self.raw) != expected:
                 raise InvalidField(
                     self.place,
-                    f"shape {_shown(self.shape)} of {self.datatype} takes {expected} bytes, "
+                    f"shape {shown_shape(self.shape)} of {self.datatype} takes {expected} bytes, "
                     f"got {len(self.raw)}",
                 )
             return np.frombuffer(self.raw, dtype).reshape(self.shape)
@@ -121,30 +138,39 @@ class InputTensor:
             fault = f"a value is out of the range of {self.datatype}"
             raise InvalidField(self.place, fault) from None
 
+    def _check_at_most(self, count: int) -> None:
+        if count > self.size:
+            self._check_count(count)
+
     def _check_count(self, count: int) -> None:
         if count != self.size:
-            fault = f"shape {_shown(self.shape)} holds {self.size} elements, but {count} came"
+            fault = f"shape {shown_shape(self.shape)} holds {self.size} elements, but {count} came"
             raise InvalidField(self.place, fault)
 
     def _flat(self, *kinds: type, wanted: str = "strings") -> list[Any]:
         """The values, without their nesting, all of one of `kinds`."""
-        values: list[Any] = list(self.values or ())
+        values: Sequence[Any] = self.values or ()
         for _ in self.shape[1:]:
-            if not values or not all(isinstance(each, list) for each in values):
+            # Before each look at all of them: they may be millions, with a shape of one.
+            if not 0 < len(values) <= self.size or not isinstance(values[0], list):
                 break
+            if not all(isinstance(each, list) for each in values):
+                break
+            self._check_at_most(sum(map(len, values)))
             values = list(itertools.chain.from_iterable(values))
+        self._check_at_most(len(values))
         wrong = set(map(type, values)) - set(kinds)
         if wrong:
             number = next(at for at, each in enumerate(values) if type(each) in wrong)
             got = type(values[number]).__name__
             raise InvalidField(self.place, f"expected {wanted}, but element {number} is a {got}")
-        return values
+        return list(values)
 
     def _from_frames(self) -> list[memoryview]:
         """The elements: of each a length (uint32, little-endian), then its bytes."""
         elements = list(itertools.islice(self._frames(), self.size + 1))
         if len(elements) > self.size:
-            fault = f"shape {_shown(self.shape)} holds {self.size} elements, but more came"
+            fault = f"shape {shown_shape(self.shape)} holds {self.size} elements, but more came"
             raise InvalidField(self.place, fault)
         return elements
 
@@ -193,5 +219,6 @@ class OutputTensor:
         return self.data.reshape(-1)
 
 
-def _shown(shape: Sequence[int]) -> str:
+def shown_shape(shape: Sequence[int]) -> str:
+    """A shape as errors write it, whatever its length."""
     return f"[{','.join(map(str, shape[:8]))}{',…' if len(shape) > 8 else ''}]"

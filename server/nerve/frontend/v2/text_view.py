@@ -9,10 +9,10 @@ from typing import Final, TypeVar
 
 import orjson
 
-from nerve.errors import InvalidField
-from nerve.frontend.v2.tensors import BYTES, InputTensor, OutputTensor
+from nerve.errors import InvalidField, shown
+from nerve.frontend.v2.tensors import BYTES, InputTensor, OutputTensor, shown_shape
 from nerve.frontend.v2.views import ENTITIES, LABELS, TEXT, TOKENS
-from nerve.offload import INLINE_BYTES, offload, small_answer
+from nerve.offload import offload, small_answer
 from nerve.service.filtering import SpanFilter
 from nerve.service.inference import Call, InferenceService, SpanRequest
 from nerve.types import (
@@ -55,10 +55,8 @@ async def run_text(
     text = _input(inputs)
     wanted = _outputs(outputs)
     request = _asked(parameters)
-    _check_shape(text, inference.info(call.model, call.version))
-    few = len(text.raw) <= INLINE_BYTES if text.raw is not None else text.size <= 256
-    texts = await offload(text.texts, inline=few)
-    request = replace(request, texts=texts)
+    texts = await offload(text.texts, inline=text.small)
+    request = replace(request, texts=texts, check=lambda info: check_batch(text, info))
     tokens: TokenAnswer | None = None
     if wanted == [ENTITIES]:
         info, spans = await inference.spans(call, request)
@@ -112,29 +110,36 @@ def pieces(tags: TokenTags) -> bytes:
 
 def _input(inputs: Sequence[InputTensor]) -> InputTensor:
     if unknown := [each.name for each in inputs if each.name != TEXT]:
-        raise InvalidField("inputs", f"there is no input {unknown[0]!r:.64}; it takes {TEXT}")
+        raise InvalidField("inputs", f"there is no input {shown(unknown[0], 64)}; it takes {TEXT}")
     if not inputs:
         raise InvalidField("inputs", f"input {TEXT} is missing")
-    inputs[0].check(BYTES)
-    return inputs[0]
-
-
-def _check_shape(text: InputTensor, info: ModelInfo) -> None:
-    shape = list(text.shape)
-    if len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 1):
-        fault = f"expected shape [texts,1] or [texts], got {shape!r:.60}"
+    text = inputs[0]
+    text.check(BYTES)
+    if len(text.shape) not in (1, 2) or text.shape[1:] not in ((), (1,)):
+        fault = f"expected shape [texts,1] or [texts], got {shown_shape(text.shape)}"
         raise InvalidField(text.place, fault)
-    check_batch(text, info)
+    check_rows(text)
+    return text
+
+
+def check_rows(tensor: InputTensor) -> None:
+    """See that there is something in a batch.
+
+    Raises:
+        InvalidField.
+    """
+    if not tensor.shape[0]:
+        raise InvalidField(tensor.place, "a batch of 0; send at least one")
 
 
 def check_batch(tensor: InputTensor, info: ModelInfo) -> None:
-    """See that a batch is neither empty nor too large for the model.
+    """See that a batch is not too large for the model.
 
     Raises:
         InvalidField.
     """
     rows, limit = tensor.shape[0], info.max_batch_size
-    if not 1 <= rows <= limit:
+    if rows > limit:
         fault = f"a batch of {rows}, but the model takes 1 to {limit} (its max_batch_size)"
         raise InvalidField(tensor.place, fault)
 
@@ -142,7 +147,9 @@ def check_batch(tensor: InputTensor, info: ModelInfo) -> None:
 def _outputs(names: Sequence[str]) -> list[str]:
     if unknown := [name for name in names if name not in OUTPUTS]:
         known = ", ".join(OUTPUTS)
-        raise InvalidField("outputs", f"there is no output {unknown[0]!r:.64}; there are {known}")
+        raise InvalidField(
+            "outputs", f"there is no output {shown(unknown[0], 64)}; there are {known}"
+        )
     return list(names) or [ENTITIES]
 
 
@@ -150,7 +157,7 @@ def _asked(parameters: Parameters) -> SpanRequest:
     """What the parameters ask for, without texts."""
     if unknown := [name for name in parameters if name not in PARAMETERS]:
         known = ", ".join((*PARAMETERS, "priority", "timeout"))
-        raise InvalidField("parameters", f"there is no {unknown[0]!r:.64}; there are {known}")
+        raise InvalidField("parameters", f"there is no {shown(unknown[0], 64)}; there are {known}")
     ignored = _names(parameters, "ignore_labels")
     return SpanRequest(
         texts=(),
@@ -168,7 +175,7 @@ def _asked(parameters: Parameters) -> SpanRequest:
 
 
 def _wrong(name: str, expected: str, value: object) -> InvalidField:
-    return InvalidField(f"parameters.{name}", f"expected {expected}, got {value!r:.60}")
+    return InvalidField(f"parameters.{name}", f"expected {expected}, got {shown(value, 60)}")
 
 
 def _choice(parameters: Parameters, name: str, kind: type[ChoiceT]) -> ChoiceT | None:

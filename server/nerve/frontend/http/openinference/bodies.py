@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from nerve.config.server import ServerConfig
-from nerve.errors import InvalidField
+from nerve.errors import BodyTooLarge, InvalidField
 from nerve.frontend.http.body import RequestT, json_kind, load_json, parse, read_body
 
 MODEL: Final = "/v2/models/{model}"
@@ -25,6 +25,16 @@ class Bodies:
     async def tensors(self, request: web.Request) -> bytes:
         """That of a request for inference, as it is. Raises what `read_body` raises."""
         return await self._read(request, self._config.max_infer_bytes)
+
+    def check_json(self, length: int) -> None:
+        """Refuse so many bytes of JSON in a request for inference: what is large goes behind it.
+
+        Raises:
+            BodyTooLarge.
+        """
+        if length > self._config.max_body_bytes:
+            part = "JSON (content in the binary layout does not count)"
+            raise BodyTooLarge(self._config.max_body_bytes, part)
 
     async def checked(self, request: web.Request, model: type[RequestT]) -> RequestT:
         """JSON that fits `model`; an empty body says nothing, which is what most clients send.

@@ -13,8 +13,8 @@ import orjson
 
 from nerve.errors import InvalidField, Unsupported
 from nerve.frontend.http.body import json_kind, load_json
-from nerve.frontend.v2.infer import InferRequest, InferResponse, Scalar
-from nerve.frontend.v2.tensors import BYTES, InputTensor, OutputTensor
+from nerve.frontend.v2.infer import InferRequest, InferResponse, Scalar, check_few
+from nerve.frontend.v2.tensors import BYTES, MAX_RANK, InputTensor, OutputTensor
 from nerve.frontend.v2.views import TEXT, View
 
 LENGTH_HEADER: Final = "Inference-Header-Content-Length"
@@ -94,8 +94,8 @@ def read_request(document: Document, model: str, version: str) -> tuple[InferReq
         raise _wrong("parameters.binary_data_output", "a boolean", default)
     if "inputs" not in value:
         raise InvalidField("inputs", "this field is required")
-    inputs = _read_inputs(_list("inputs", value["inputs"]), document.blobs)
-    named = _read_outputs(_list("outputs", value.get("outputs", [])))
+    inputs = _read_inputs(_few("inputs", value["inputs"]), document.blobs)
+    named = _read_outputs(_few("outputs", value.get("outputs", [])))
     form = Form(default, {name: binary for name, binary in named if binary is not None})
     names = [name for name, _ in named]
     return InferRequest(model, version, document.id, parameters, inputs, names), form
@@ -108,6 +108,7 @@ def read_parameters(value: object) -> dict[str, Scalar]:
         InvalidField: no object, no scalar in it, or a reserved name.
     """
     parameters = _object("parameters", value)
+    check_few("parameters", len(parameters))
     for name, each in parameters.items():
         if type(each) not in _SCALARS:
             raise _wrong(f"parameters.{name:.64}", "a string, a number or a boolean", each)
@@ -179,8 +180,12 @@ def _read_input(value: object, blobs: memoryview) -> tuple[InputTensor, int]:
     tensor = _object("", value)
     name, datatype = _string(tensor, "name"), _string(tensor, "datatype")
     shape = tensor.get("shape")
-    if type(shape) is not list or any(type(each) is not int for each in shape):
-        raise _wrong("shape", "a list of whole numbers", shape)
+    if (
+        type(shape) is not list
+        or len(shape) > MAX_RANK
+        or any(type(each) is not int for each in shape)
+    ):
+        raise _wrong("shape", "a list of a few whole numbers", shape)
     parameters = _object("parameters", tensor.get("parameters", {}))
     _refuse_unsupported(parameters)
     if ("data" in tensor) == ("binary_data_size" in parameters):
@@ -242,6 +247,12 @@ def _list(place: str, value: object) -> list[Any]:
     if not isinstance(value, list):
         raise _wrong(place, "a list", value)
     return value
+
+
+def _few(place: str, value: object) -> list[Any]:
+    found = _list(place, value)
+    check_few(place, len(found))
+    return found
 
 
 def _object(place: str, value: object) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Final
 
 import orjson
 
-from nerve.errors import InvalidField
+from nerve.errors import InvalidField, shown
 from nerve.frontend.http.openinference.codec import Document, begin, read_parameters
 from nerve.frontend.v2.infer import InferRequest, InferResponse
 from nerve.frontend.v2.tensors import BYTES, InputTensor
@@ -45,7 +45,7 @@ def read_generate(document: Document, model: str, version: str, view: View) -> I
     ]
     parameters = read_parameters({key: each for key, each in flat.items() if key not in known})
     if twice := sorted(parameters.keys() & nested.keys()):
-        raise InvalidField("parameters", f"{twice[0]!r:.64} is there more than once")
+        raise InvalidField("parameters", f"{shown(twice[0], 64)} is there more than once")
     return InferRequest(model, version, document.id, parameters | nested, inputs)
 
 

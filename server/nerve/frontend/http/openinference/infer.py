@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from aiohttp import web
 
@@ -40,6 +40,7 @@ from nerve.offload import INLINE_BYTES, offload
 from nerve.service.inference import InferenceService
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 BINARY: Final = "application/octet-stream"
 EVENTS: Final = "text/event-stream; charset=utf-8"
@@ -91,9 +92,11 @@ class InferRoutes:
         length = json_length(header := request.headers.get(LENGTH_HEADER), body)
         if length == 0 and header is not None:
             view = resolve(place.model, self._inference.knows).view
+            self._inferrer.require(place.model, place.version)
             return raw_request(body, place.model, place.version, view)
-        document = await _document(body, length, place)
-        return read_request(document, place.model, place.version)
+        return await self._read(
+            body, length, place, lambda document: read_request(document, place.model, place.version)
+        )
 
     async def _generate(self, request: web.Request) -> web.Response:
         return await self._generated(request, JSON, lambda body: body)
@@ -109,9 +112,13 @@ class InferRoutes:
         body = await self._bodies.tensors(request)
 
         async def answer() -> web.Response:
-            document = await _document(body, len(body), place)
             view = resolve(place.model, self._inference.knows).view
-            asked = read_generate(document, place.model, place.version, view)
+            asked = await self._read(
+                body,
+                len(body),
+                place,
+                lambda document: read_generate(document, place.model, place.version, view),
+            )
             response = await self._run(request, asked, place)
             written = await offload(
                 lambda: wrap(write_generated(response)), inline=response.size <= INLINE_BYTES
@@ -119,6 +126,24 @@ class InferRoutes:
             return web.Response(body=written, headers=_headers(response) | {"Content-Type": kind})
 
         return await _told(answer, place)
+
+    async def _read(
+        self, body: bytes, length: int, place: _Place, read: Callable[[Document], T]
+    ) -> T:
+        """What `read` makes of a body with so many bytes of JSON, if there is somebody to answer."""
+        self._bodies.check_json(length)
+        inline = length <= INLINE_BYTES
+        if not inline:  # without the request's id, but also without the work
+            self._inferrer.require(place.model, place.version)
+
+        def work() -> T:
+            document = read_document(body, length)
+            place.id = document.id
+            if inline:
+                self._inferrer.require(place.model, place.version)
+            return read(document)
+
+        return await offload(work, inline=inline)
 
     async def _run(self, request: web.Request, asked: InferRequest, place: _Place) -> InferResponse:
         headers = request.headers
@@ -128,13 +153,6 @@ class InferRoutes:
             timeout_s=timeout_s(headers, time.time()),
             priority=parse_priority(headers.get(PRIORITY_KEY), place="header"),
         )
-
-
-async def _document(body: bytes, length: int, place: _Place) -> Document:
-    inline = length <= INLINE_BYTES
-    document = await offload(lambda: read_document(body, length), inline=inline)
-    place.id = document.id
-    return document
 
 
 async def _told(answer: Callable[[], Awaitable[web.Response]], place: _Place) -> web.Response:
