@@ -276,7 +276,7 @@ BAD: dict[str, tuple[pb.ModelInferRequest, str, str]] = {
         _parameter("threshold", string_param="0.5"), "INVALID_ARGUMENT", "expected a number",
     ),
     "threshold NaN": (
-        _parameter("threshold", double_param=float("nan")), "INVALID_ARGUMENT", "a finite number",
+        _parameter("threshold", double_param=float("nan")), "INVALID_ARGUMENT", "a score from 0 to 1",
     ),
     "no such label": (
         _parameter("labels", string_param="PERSON"), "INVALID_ARGUMENT", "is no label of 'rule'",

@@ -52,9 +52,9 @@ async def test_a_list(http: Client) -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        {"threshold": 2},
-        {"parameters": {"threshold": 2}},
-        {"aggregation": "max", "parameters": {"threshold": 2}},
+        {"threshold": 1},
+        {"parameters": {"threshold": 1}},
+        {"aggregation": "max", "parameters": {"threshold": 1}},
     ],
 )
 async def test_parameters(http: Client, more: dict[str, Any]) -> None:

@@ -111,7 +111,7 @@ async def test_unknown_fields_are_ignored(http: Client) -> None:
 async def test_parameters_and_outputs(http: Client) -> None:
     """Options of the model, and outputs that are only given when named, in that order."""
     value = {
-        "parameters": {"aggregation": "simple", "threshold": 2, "sequence_id": 7, "timeout": 10**7},
+        "parameters": {"aggregation": "simple", "threshold": 1, "sequence_id": 7, "timeout": 10**7},
         "inputs": [text_input("Zoë in Paris")],
         "outputs": [{"name": "LABELS"}, {"name": "ENTITIES"}, {"name": "TOKENS"}],
     }

@@ -88,7 +88,7 @@ class ServerConfig(BaseModel):
     """Longest time that a client may take to send a request's body."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 2_097_152
     """Largest request body, after decompression; on predict_tokens, tokenize and decode 2,000,000 if
-    that is less."""
+    that is less. In requests for inference by the Open Inference Protocol, the largest JSON."""
     max_infer_bytes: Annotated[int, Field(ge=1024, le=2**31 - 1)] = 64 * 2**20
     """Largest request of the Open Inference Protocol, over HTTP after decompression, and largest gRPC
     message."""

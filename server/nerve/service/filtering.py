@@ -24,14 +24,21 @@ class SpanFilter:
         """Whether there is nothing to leave out."""
         return self.threshold is None and self.labels is None
 
-    def check(self, info: ModelInfo) -> None:
+    def check(self, info: ModelInfo, *, raw_scores: bool) -> None:
         """See that it can be meant.
 
+        Args:
+            info: of the version that answers.
+            raw_scores: whether scores are logits, and not probabilities.
         Raises:
-            InvalidField: the threshold is no number, or the model has no such label.
+            InvalidField: the threshold is no such score, or the model has no such label.
         """
-        if self.threshold is not None and not math.isfinite(self.threshold):
-            raise InvalidField("threshold", f"expected a finite number, got {self.threshold}")
+        if self.threshold is not None:
+            if raw_scores and not math.isfinite(self.threshold):
+                raise InvalidField("threshold", f"expected a finite number, got {self.threshold}")
+            if not raw_scores and not 0 <= self.threshold <= 1:
+                fault = f"expected a score from 0 to 1, got {self.threshold:g}"
+                raise InvalidField("threshold", fault)
         if self.labels is not None:
             groups = {_group(label) for label in info.labels}
             if unknown := sorted(self.labels - groups - set(info.labels)):

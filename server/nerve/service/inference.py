@@ -203,7 +203,7 @@ class InferenceService:
 
     def _options(self, request: SpanRequest, info: ModelInfo) -> SpanOptions:
         request.check(info)
-        request.only.check(info)
+        request.only.check(info, raw_scores=request.raw_scores)
         return SpanOptions(
             strategy=request.strategy or info.aggregation_strategy or request.default_strategy,
             ignore_labels=request.ignore_labels,

@@ -43,14 +43,16 @@ SPANS = [[span("PER", 0.5), span("WORK-OF-ART", 0.9)], [span("B-PER", 0.75)], []
     ],
 )
 def test_by_score_and_label(only: SpanFilter, labels: list[list[str]]) -> None:
-    only.check(INFO)
+    only.check(INFO, raw_scores=False)
     assert [[each.label for each in text] for text in only.keep(SPANS)] == labels
 
 
 @pytest.mark.parametrize(
     ("only", "fault"),
     [
-        (SpanFilter(float("nan")), "threshold: expected a finite number, got nan"),
+        (SpanFilter(float("nan")), "threshold: expected a score from 0 to 1, got nan"),
+        (SpanFilter(50), "threshold: expected a score from 0 to 1, got 50"),
+        (SpanFilter(-0.5), "threshold: expected a score from 0 to 1, got -0.5"),
         (
             SpanFilter(labels=frozenset({"PER", "PERSON"})),
             "labels: 'PERSON' is no label of 'ner'; it has O, PER, WORK-OF-ART",
@@ -59,5 +61,11 @@ def test_by_score_and_label(only: SpanFilter, labels: list[list[str]]) -> None:
 )
 def test_what_cannot_be_meant_is_refused(only: SpanFilter, fault: str) -> None:
     with pytest.raises(InvalidField) as caught:
-        only.check(INFO)
+        only.check(INFO, raw_scores=False)
     assert str(caught.value) == fault
+
+
+def test_logits_may_be_any_number() -> None:
+    SpanFilter(-7.5).check(INFO, raw_scores=True)
+    with pytest.raises(InvalidField, match="a finite number, got inf"):
+        SpanFilter(float("inf")).check(INFO, raw_scores=True)
