@@ -15,7 +15,7 @@ def main(texts: list[str]) -> None:
     """Print a line an entity; each text is a request of its own, as many at once as the client likes."""
     url = os.environ.get("NERVE_URL", "http://localhost:8080")
     client = PerformanceClient(base_url=url, api_key="unused")
-    payloads = [{"inputs": [[text]], "aggregation_strategy": "max"} for text in texts]
+    payloads = [{"inputs": [[text]], "aggregation_strategy": "simple"} for text in texts]
     response = client.batch_post(url_path="/predict_tokens", payloads=payloads)
     for body in response.data:
         (entities,) = body  # one list a text, and each payload has one

@@ -14,16 +14,20 @@ from tritonclient.http import InferenceServerClient, InferInput
 
 
 def main(texts: list[str]) -> None:
-    """Print a line an entity; all texts are one request."""
+    """Print a line an entity; a request has as many texts as the model takes at once."""
     address = os.environ.get("NERVE_URL", "http://localhost:8080").removeprefix("http://")
     model = os.environ.get("MODEL", "minilm-ner")
-    tensor = InferInput("TEXT", [len(texts), 1], "BYTES")
-    tensor.set_data_from_numpy(np.array([[text] for text in texts], dtype=object))
     with InferenceServerClient(address) as client:
-        result = client.infer(model, [tensor], parameters={"aggregation": "max", "threshold": 0.5})
-    for (document,) in result.as_numpy("ENTITIES"):
-        for entity in json.loads(document):
-            print(entity["label"], entity["text"], entity["score"])
+        most = client.get_model_config(model)["max_batch_size"]
+        for first in range(0, len(texts), most):
+            part = texts[first : first + most]
+            tensor = InferInput("TEXT", [len(part), 1], "BYTES")
+            tensor.set_data_from_numpy(np.array([[text] for text in part], dtype=object))
+            options = {"aggregation": "simple", "threshold": 0.5}
+            result = client.infer(model, [tensor], parameters=options)
+            for (document,) in result.as_numpy("ENTITIES"):
+                for entity in json.loads(document):
+                    print(entity["label"], entity["text"], entity["score"])
 
 
 if __name__ == "__main__":

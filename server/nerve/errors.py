@@ -29,6 +29,17 @@ def shown(value: object, limit: int = 64) -> str:
     return repr(value)
 
 
+_KINDS = {
+    type(None): "null", bool: "a boolean", int: "a number", float: "a number", bytes: "bytes",
+    str: "a string", list: "a list", dict: "an object",
+}  # fmt: skip
+
+
+def kind_of(value: object) -> str:
+    """What a value of a request is, in words."""
+    return _KINDS.get(type(value), type(value).__name__)
+
+
 class NerveError(Exception):
     """Root of the tree. `reason` is stable: clients, logs and metrics may rely on it."""
 

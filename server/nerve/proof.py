@@ -278,13 +278,17 @@ class Prover:
 
     async def _prove_on(self, server: _ForkServer, request: Request, answer: _Answer) -> Proof:
         began = time.monotonic()
-        with _socketpair() as (child, child_end), _socketpair() as (status, status_end):
+        with (
+            _socketpair() as (child, child_end),
+            _socketpair() as (own_end, status_end),
+            contextlib.closing(Reports(own_end)) as status,
+        ):
             server.order(child_end, status_end)
             child_end.close()
             status_end.close()
             try:
                 async with asyncio.timeout(START_TIMEOUT_S):
-                    await _report(status)
+                    await status.next()
             except TimeoutError:
                 raise ModelLoadFailed(
                     f"could not be proved: no process was there after {START_TIMEOUT_S:g} s"
@@ -293,7 +297,7 @@ class Prover:
             try:
                 async with asyncio.timeout(self._timeout_s):
                     await _exchange(child, pickle.dumps(request), answer)
-                    ended = await _report(status)
+                    ended = await status.next()
             except TimeoutError:
                 in_time = False
                 if not self._passed(answer):
@@ -411,33 +415,56 @@ async def _exchange(child: socket.socket, request: bytes, answer: _Answer) -> No
             answer.text += part
 
 
-async def _report(status: socket.socket) -> dict[str, int]:
-    """The next line of the fork server: that there is a child, then how it ended.
+class Reports:
+    """What the fork server says of one child: that there is one, then how it ended; a line each.
 
-    Raises:
-        _ServerGoneError: it will come no more.
-        ModelLoadFailed: it could not fork.
+    Whoever waits for a line may be cancelled: the next one who asks gets it whole. `close` it.
     """
-    loop = asyncio.get_running_loop()
-    line = b""
-    while not line.endswith(b"\n"):
-        try:
-            part = await loop.sock_recv(status, 1)  # no further than this line
-        except ConnectionError as error:
-            raise _ServerGoneError from error
-        if not part:
-            raise _ServerGoneError
-        line += part
-    told: dict[str, int] = orjson.loads(line)
-    if "error" in told:
-        raise ModelLoadFailed(f"could not be proved: no process for it: {told['error']}")
-    return told
+
+    def __init__(self, end: socket.socket) -> None:
+        self.end = end
+        self._reading: asyncio.Task[bytes] | None = None
+
+    async def next(self) -> dict[str, int]:
+        """The next line.
+
+        Raises:
+            _ServerGoneError: it will come no more.
+            ModelLoadFailed: it could not fork.
+        """
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._line())
+        # A cancelled sock_recv may have taken a byte that nobody gets.
+        line = await asyncio.shield(self._reading)
+        self._reading = None
+        told: dict[str, int] = orjson.loads(line)
+        if "error" in told:
+            raise ModelLoadFailed(f"could not be proved: no process for it: {told['error']}")
+        return told
+
+    async def _line(self) -> bytes:
+        loop = asyncio.get_running_loop()
+        line = b""
+        while not line.endswith(b"\n"):
+            try:
+                part = await loop.sock_recv(self.end, 1)  # no further than this line
+            except ConnectionError as error:
+                raise _ServerGoneError from error
+            if not part:
+                raise _ServerGoneError
+            line += part
+        return line
+
+    def close(self) -> None:
+        """Nobody waits for more."""
+        if self._reading is not None and not self._reading.cancel():
+            self._reading.exception()  # seen, should nobody have waited for it
 
 
-async def _kill(status: socket.socket) -> dict[str, int]:
+async def _kill(status: Reports) -> dict[str, int]:
     """Have the fork server kill the child, and wait until it is gone; how it ended, if that is told."""
     with contextlib.suppress(OSError, TimeoutError, _ServerGoneError):
-        status.shutdown(socket.SHUT_WR)  # what it kills on
+        status.end.shutdown(socket.SHUT_WR)  # what it kills on
         async with asyncio.timeout(END_TIMEOUT_S):
-            return await _report(status)
+            return await status.next()
     return {"exit": signal.SIGKILL, "peak_bytes": 0}

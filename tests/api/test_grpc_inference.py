@@ -219,6 +219,7 @@ SHARED = Input(parameters={"shared_memory_region": pb.InferParameter(string_para
 BAD: dict[str, tuple[pb.ModelInferRequest, str, str]] = {
     "unknown model": (asked("a", model="x"), "NOT_FOUND", "model 'x' is not in the repository"),
     "raw of unknown": (asked("a", model="x.raw"), "NOT_FOUND", "'x.raw' is not in"),
+    "no model": (asked("a", model=""), "INVALID_ARGUMENT", "model_name: this field is required"),
     "unknown version": (_request(model_version="9"), "NOT_FOUND", "no version '9'"),
     "odd version": (_request(model_version="v1"), "INVALID_ARGUMENT", "a number from 1 on"),
     "version 0": (_request(model_version="0"), "INVALID_ARGUMENT", "a number from 1 on"),
@@ -250,7 +251,7 @@ BAD: dict[str, tuple[pb.ModelInferRequest, str, str]] = {
     "shapeless": (_request(shape=[]), "INVALID_ARGUMENT", "expected shape [texts,1]"),
     "no row": (_request(shape=[0, 1]), "INVALID_ARGUMENT", "a batch of 0"),
     "large batch": (asked(*["a"] * 33), "INVALID_ARGUMENT", "a batch of 33, but the model takes 1 to"),
-    "empty text": (asked("a", ""), "INVALID_ARGUMENT", "inputs[1]: at least one text"),
+    "empty text": (asked("a", ""), "INVALID_ARGUMENT", "inputs.TEXT, element 1: at least one text"),
     "framing": (_blob(b"\x09\x00\x00\x00abc"), "INVALID_ARGUMENT", "has 9 bytes, but 3 are left"),
     "not UTF-8": (_blob(b"\x01\x00\x00\x00\xff"), "INVALID_ARGUMENT", "element 0 is not valid UTF-8"),
     "surplus raw": (_blob(framed("a"), b""), "INVALID_ARGUMENT", "one for each of 1 inputs, got 2"),
@@ -269,7 +270,7 @@ BAD: dict[str, tuple[pb.ModelInferRequest, str, str]] = {
     ),
     "unknown parameter": (
         _parameter("treshold", double_param=0.5),
-        "INVALID_ARGUMENT", "there is no 'treshold'; there are aggregation, threshold",
+        "INVALID_ARGUMENT", "there is no 'treshold'; did you mean threshold? There are",
     ),
     "no value": (_parameter("threshold"), "INVALID_ARGUMENT", "parameters.threshold: has no value"),
     "threshold of text": (
@@ -294,7 +295,7 @@ BAD: dict[str, tuple[pb.ModelInferRequest, str, str]] = {
     "priority": (
         _parameter("priority", uint64_param=11), "INVALID_ARGUMENT", "a whole number from 0 to 10",
     ),
-    "timeout": (_parameter("timeout", int64_param=-1), "INVALID_ARGUMENT", "a whole number from 0"),
+    "timeout": (_parameter("timeout", int64_param=-1), "INVALID_ARGUMENT", "microseconds from 0 to"),
     "timeout of text": (_parameter("timeout", string_param="1"), "INVALID_ARGUMENT", "got '1'"),
     "shared memory": (
         _request(inputs=[SHARED], raw_input_contents=[b""]), "UNIMPLEMENTED", "shared_memory",

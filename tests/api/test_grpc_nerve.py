@@ -204,7 +204,7 @@ BAD_OPTIONS: list[tuple[pb.ExtractOptions, str]] = [
     (OPTIONS(threshold=1.5), "options.threshold: expected a score from 0 to 1, got 1.5"),
     (OPTIONS(threshold=math.nan), "options.threshold: expected a score from 0 to 1, got nan"),
     (OPTIONS(threshold=math.inf), "options.threshold: expected a score from 0 to 1, got inf"),
-    (OPTIONS(labels=["XYZ"]), "'XYZ' is no label of 'rule'; it has O, PER, WORK-OF-ART"),
+    (OPTIONS(labels=["XYZ"]), "'XYZ' is no label of 'rule'; it has PER, WORK-OF-ART"),
 ]
 
 

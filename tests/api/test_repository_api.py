@@ -314,3 +314,12 @@ async def test_a_folder_that_came_and_went(serve: Serve, repository: Repository)
     assert {"name": "late"} in await rows(http)
     shutil.rmtree(Path(repository.path / "late"))
     assert [row["name"] for row in await rows(http)] == ["one"]
+
+
+async def test_what_belongs_into_parameters(repository: Repository, serve: Serve) -> None:
+    """Beside them it would have been ignored, and the model loaded as it is."""
+    repository.add("bert")
+    http = await serve(repository.path, allow_model_control=True)
+    answer = await http.post("/v2/repository/models/bert/load", {"config": {"max_batch_size": 3}})
+    assert answer.status == 400
+    assert answer.json()["error"].startswith("config: ")

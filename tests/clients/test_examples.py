@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import shutil
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -121,6 +124,86 @@ async def test_token_ids(examples: Path, bundled: Path, bundled_daemon: Daemon) 
     rows = [line.split() for line in printed.splitlines()]
     assert [piece for piece, _ in rows][:3] == ["[CLS]", "ada", "love"]
     assert dict(rows)["london"] == "7"  # B-LOC
+
+
+async def test_token_ids_without_arguments(examples: Path, bundled_daemon: Daemon) -> None:
+    """The tokenizer is the bundled model's."""
+    script = examples / "tritonclient_grpc.py"
+    printed = await run(sys.executable, script, env=env(bundled_daemon))
+    assert dict(line.split() for line in printed.splitlines())["london"] == "7"
+
+
+async def test_more_texts_than_a_request_holds(examples: Path, bundled_daemon: Daemon) -> None:
+    """The bundled model takes 32 at once."""
+    script, texts = examples / "tritonclient_http.py", [LONDON[0], PARIS[0]] * 35
+    printed = await run(sys.executable, script, *texts, env=env(bundled_daemon))
+    lines = [line.rpartition(" ")[0] for line in printed.splitlines()]
+    assert lines == ["PER Ada Lovelace", "LOC London", "PER Marie Curie", "LOC Paris"] * 35
+
+
+async def test_scores_agree(examples: Path, bundled_daemon: Daemon) -> None:
+    """Of every example in Python that prints them, for one text."""
+    own, scores = env(bundled_daemon), {}
+    for name in ("baseten.py", "nerve_python.py", "tritonclient_http.py", "tritonclient_stream.py"):
+        printed = await run(sys.executable, examples / name, LONDON[0], env=own)
+        scores[name] = [float(line.rpartition(" ")[2]) for line in printed.splitlines()]
+    expected = scores["baseten.py"]
+    assert len(expected) == 2
+    for found in scores.values():
+        assert found == pytest.approx(expected, rel=1e-6)
+    printed = await run(sys.executable, examples / "entities.py", LONDON[0], env=own)
+    shown = [float(score) for score in re.findall(r"\(([\d.]+), \d", printed)]
+    assert shown == pytest.approx(expected, abs=0.0006)
+
+
+async def failing(script: Path, url: str, **env: str) -> str:
+    """What entities.py says of an address, in one line; it must end with 1."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, script, *(["--url", url] if url else []), "x",
+        stderr=asyncio.subprocess.PIPE, env={**os.environ, **env},
+    )  # fmt: skip
+    async with asyncio.timeout(60):
+        said = (await process.communicate())[1].decode()
+    assert process.returncode == 1, said
+    assert said.count("\n") == 1, said
+    return said
+
+
+@pytest.mark.parametrize("url", ["localhost:8080", "http://h:99999", "grpc://h:1", "http://"])
+async def test_what_is_no_address(examples: Path, url: str) -> None:
+    expected = f"--url: expected http://host:port, got '{url}'\n"
+    assert await failing(examples / "entities.py", url) == expected
+    assert await failing(examples / "entities.py", "", NERVE_URL=url) == expected
+
+
+async def test_where_no_server_is(examples: Path, bundled_daemon: Daemon) -> None:
+    """Nobody, another path, gRPC, something that is not ours."""
+    said = b""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b'"simple"}')  # the end of the request
+        writer.write(said)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    script = examples / "entities.py"
+    with socket.socket() as taken:  # and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        assert (await failing(script, nobody)).startswith(f"no server at {nobody}: ")
+    assert await failing(script, f"{bundled_daemon.url}/nope") == (
+        "404: '/nope/predict_tokens' is not served; see GET /docs\n"
+    )
+    grpc = f"http://127.0.0.1:{bundled_daemon.ports['grpc']}"
+    assert (await failing(script, grpc)).startswith(f"what listens at {grpc} is no Nerve")
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    other = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server:
+        for page in (b"", b"SSH-2.0-x\r\n", b"HTTP/1.0 200 OK\r\n\r\n<p>hello</p>"):
+            said = page
+            printed = await failing(script, other)
+            assert printed.startswith(f"what listens at {other} is no Nerve")
 
 
 async def test_every_example_is_run(examples: Path) -> None:

@@ -135,23 +135,29 @@ async def test_readme_example(project: Path, source: Path, controlled_daemon: Da
     page = (source / "README.md").read_text(encoding="utf-8")
     first, lines, errors = re.findall(r"^```js\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     (shown,) = re.findall(r"^```text\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    (project / "texts.txt").write_text("Ada lives in London.\nNobody.\n")
+    (project / "texts.txt").write_text("Ada lives in London.\n\nNobody.\n")
     script = (first + lines + errors).replace("http://localhost:8080", controlled_daemon.url)
     (project / "example.mjs").write_text(script, encoding="utf-8")
     done = await node("example.mjs", cwd=project)
     assert done.code == 0, done.text
     assert done.out == f"{shown}Ada, London\n\n"
+    assert done.err == "item 1: the text is empty\n"
 
 
 async def test_declarations(project: Path, checkout: Path) -> None:
     """A user's strict TypeScript sees the overloads, and no `any`."""
     (project / "user.mts").write_text(
         """\
-import { NerveClient, NerveError, type Entity } from "nerve-client";
+import { ItemError, NerveClient, NerveError, type Entity } from "nerve-client";
 const client = new NerveClient("http://localhost:8080", { retry: { attempts: 2 } });
 const one: Entity[] = await client.extract("a");
 const many: Entity[][] = await client.extract(["a"] as const);
 for await (const entities of client.extractMany(new Set(["a"]))) one.push(...entities);
+for await (const each of client.extractMany(["a"], { onError: "return" })) {
+  one.push(...(each instanceof ItemError ? [] : each));
+  // @ts-expect-error it may be an error
+  one.push(...each);
+}
 // @ts-expect-error one text has one list
 const wrong: Entity[][] = await client.extract("a");
 // @ts-expect-error no such unit

@@ -30,6 +30,7 @@ from nerve_client import (
     NerveError,
     Overloaded,
     Retry,
+    Unsupported,
 )
 
 from clients.python_support import KINDS, Caller, in_thread
@@ -199,9 +200,7 @@ def test_errors_have_types(client: Caller) -> None:
         client.model("nobody")
     with pytest.raises(InvalidRequest, match="empty") as empty:
         client.predict_tokens(["a", ""])
-    assert (empty.value.status, empty.value.code) == (
-        (None, "INVALID_ARGUMENT") if grpc else (400, None)
-    )
+    assert (empty.value.message, empty.value.reason) == ("texts[1] is empty", "empty_input")
     with pytest.raises(InvalidRequest, match="lone surrogate"):
         client.extract("a\ud800")
     assert client.slept == []
@@ -221,6 +220,26 @@ def test_wrong_arguments_are_told_at_once(client: Caller) -> None:
         client.many(TEXT)
     with pytest.raises(TypeError, match="unexpected"):
         client.extract(TEXT, model_name="x")
+
+
+@pytest.mark.parametrize("kind", ["http", "http-async"])
+def test_a_path_where_nothing_is_served(kind: str, bundled_daemon: Daemon) -> None:
+    """The URL is to blame, and is named; a model that is not there is another matter."""
+    base = f"{bundled_daemon.url}/nope"
+    client = Caller(kind, base.replace("://", "://user:secret@"))
+    for method, arguments, path in (
+        ("extract", (TEXT,), "/predict_tokens"),
+        ("predict", (TEXT,), "/predict"),
+        ("models", (), "/v1/models"),
+        ("model", (MODEL,), f"/v1/models/{MODEL}"),
+        ("live", (), "/livez"),
+    ):
+        with pytest.raises(Unsupported) as raised:
+            getattr(client, method)(*arguments)
+        assert raised.value.message == f"nothing is served at {base}{path}"
+        assert (raised.value.status, raised.value.reason) == (404, "not_served")
+    with pytest.raises(Unsupported, match="nothing is served at"):
+        client.many([TEXT], on_error="return")
 
 
 def test_many_texts(client: Caller) -> None:

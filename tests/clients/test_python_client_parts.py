@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nerve_client import (
     Answer,
+    AsyncClient,
+    Client,
     ConnectionFailed,
     DeadlineExceeded,
     Entity,
@@ -21,6 +25,7 @@ from nerve_client import (
     Retry,
     ServerError,
     Unavailable,
+    Unsupported,
 )
 from nerve_client.address import parse
 from nerve_client.bulk import Outcome, batches, isolate
@@ -138,10 +143,44 @@ def test_addresses(url: str, target: str, tls: bool) -> None:
     assert address.url == ("" if target else url)
 
 
-@pytest.mark.parametrize("url", ["", "h:8080", "ftp://h", "http://", "grpc://h/a", "grpc://u@h"])
+@pytest.mark.parametrize("url", ["h:8080", "ftp://h", "http://", "grpc://h/a", "grpc://u@h"])
 def test_wrong_addresses(url: str) -> None:
     with pytest.raises(ValueError, match=r"grpc|gRPC"):
         parse(url)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "grpc", "grpcs"])
+@pytest.mark.parametrize("port", ["0", "65536", "99999", "-1", "http"])
+def test_ports_that_there_are_not(scheme: str, port: str) -> None:
+    for kind in (Client, AsyncClient):
+        with pytest.raises(ValueError, match="the port of an address must be 1 to 65535"):
+            kind(f"{scheme}://localhost:{port}")
+
+
+def test_addresses_in_messages() -> None:
+    assert parse("http://user:secret@h:1/a/?b=c").shown == "http://h:1/a"
+    assert parse("https://[::1]:7/").shown == "https://[::1]:7"
+
+
+def test_settings_are_checked() -> None:
+    wrong: list[tuple[str, Any, type[Exception]]] = [
+        ("timeout_s", "5", TypeError), ("timeout_s", 0, ValueError),
+        ("timeout_s", math.inf, ValueError), ("timeout_s", math.nan, ValueError),
+        ("max_texts", 1.5, TypeError), ("max_texts", 0, ValueError),
+        ("url", None, TypeError), ("url", "", ValueError),
+    ]  # fmt: skip
+    for kind in (Client, AsyncClient):
+        for name, value, error in wrong:
+            with pytest.raises(error, match=name):
+                kind(**{name: value})
+    policy: list[tuple[str, Any, type[Exception]]] = [
+        ("attempts", 0, ValueError), ("attempts", "3", TypeError), ("attempts", 1.5, TypeError),
+        ("first_s", -1, ValueError), ("factor", math.nan, ValueError),
+        ("longest_s", "5", TypeError), ("longest_retry_after_s", None, TypeError),
+    ]  # fmt: skip
+    for name, value, error in policy:
+        with pytest.raises(error, match=name):
+            Retry(**{name: value})
 
 
 def test_errors_of_statuses() -> None:
@@ -171,6 +210,22 @@ def test_errors_in_every_shape() -> None:
     assert told(b"[1]", "application/json")[0] == "HTTP 503 from /predict"
     headers = {"x-nerve-reason": "queue_full"}
     assert told(b"busy", "text/plain", **headers) == ("busy", "queue_full")
+
+
+def test_what_is_not_there() -> None:
+    """The URL, whoever says so; or a model."""
+
+    def told(body: bytes, **headers: str) -> tuple[type[NerveError], str]:
+        error = error_of(Reply(404, headers, body), "http://h/a/predict")
+        return type(error), error.message
+
+    nothing = (Unsupported, "nothing is served at http://h/a/predict")
+    assert told(b"") == told(b"<p>Not found</p>") == nothing
+    assert told(b'{"error": "no route", "reason": "not_found"}') == nothing
+    assert told(b"", **{"x-nerve-reason": "not_served"}) == nothing
+    for reason in ("model_not_found", "version_not_found"):
+        headers = {"x-nerve-reason": reason, "content-type": "text/plain"}
+        assert told(b"no such", **headers) == (ModelNotFound, "no such")
 
 
 def test_retry_after() -> None:

@@ -131,6 +131,16 @@ def test_other_errors_are_final(kind: str, status: int, code: str, error: type[N
     assert client.slept == []
 
 
+@pytest.mark.parametrize("kind", ["http", "http-async"])
+def test_a_broken_connection_names_the_server(kind: str) -> None:
+    with little_server("http", lambda *_: Fault(drop=True)) as (url, _seen):
+        client = Caller(kind, url.replace("://", "://user:secret@"), {"retry": NO_RETRY})
+        with pytest.raises(ConnectionFailed) as raised:
+            client.extract("Ada")
+    assert raised.value.message.startswith(f"{url}: ")
+    assert "secret" not in repr(raised.value)
+
+
 def test_broken_connections(kind: str) -> None:
     fault = Fault(drop=True, code="UNAVAILABLE")
     with little_server(protocol(kind), first(1, fault)) as (url, seen):
@@ -145,6 +155,7 @@ def test_nobody_there(kind: str, nobody: int) -> None:
     with pytest.raises(ConnectionFailed) as raised:
         client.extract("Ada")
     assert raised.value.reason == "connection_failed"
+    assert f"127.0.0.1:{nobody}" in raised.value.message
     assert len(client.slept) == 3
     assert client.ready() is False
     assert client.live() is False
@@ -239,7 +250,9 @@ def test_something_else_answers(kind: str) -> None:
     with little_server("http", lambda *_: fault) as (url, _seen):
         with pytest.raises(ServerError, match="does not speak") as raised:
             Caller(kind, url).extract("Ada")
-        with pytest.raises(Unsupported, match="HTTP 501 from /v1/models") as other:
+        with pytest.raises(
+            Unsupported, match=r"HTTP 501 from http://127.0.0.1:\d+/v1/models"
+        ) as other:
             Caller(kind, url).models()
     assert raised.value.reason == "invalid_answer"
     assert other.value.status == 501

@@ -704,12 +704,12 @@ async def test_versions(place: Place) -> None:
             call = predict(
                 pb.TokenClassificationRequest(inputs=[TEXT]), metadata=sent if version else sent[:1]
             )
-            told = dict(await call.initial_metadata())
+            result = await call
+            told = dict(await call.trailing_metadata())
             assert told["x-nerve-model"] == "several"
             answered = told["x-nerve-model-version"]
             assert isinstance(answered, str)
             assert answered == version or answered in ("1", "2") * (not version)
-            result = await call
             assert result.results[0].tokens[0].label == f"B-{mark(int(answered))}"
 
         # a change of policy, routing or shadow reloads nothing

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,7 +26,7 @@ from nerve.config.model import ModelConfig, QualityGate
 from nerve.config.running import InstanceGroup, Kind
 from nerve.engine.memory import limit_memory
 from nerve.errors import ModelLoadFailed
-from nerve.proof import MAX_ANSWER_BYTES, Proof, Prover
+from nerve.proof import MAX_ANSWER_BYTES, Proof, Prover, Reports
 from nerve.proof_server import (
     CHILD_NAME,
     MAX_REASON,
@@ -542,3 +544,25 @@ def test_nothing_happens_before_a_start() -> None:
     Prover(timeout_s=1, memory_bytes=None)
     assert servers() == []
     assert time.monotonic() - began < 1
+
+
+async def test_a_report_is_read_on_after_whoever_waited_for_it_left() -> None:
+    """An order that is overtaken is cancelled anywhere, also in the middle of a line."""
+    own, other = socket.socketpair()
+    with own, other:
+        own.setblocking(False)
+        reports = Reports(own)
+        other.send(b'{"exit": 9, ')
+        waiting = asyncio.create_task(reports.next())
+        await asyncio.sleep(0)
+        while readable(own):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        other.send(b'"peak_bytes": 7}\n{"exit": 0}\n')
+        assert await reports.next() == {"exit": 9, "peak_bytes": 7}
+        assert await reports.next() == {"exit": 0}
+
+
+def readable(end: socket.socket) -> bool:
+    return bool(select.select([end], [], [], 0)[0])

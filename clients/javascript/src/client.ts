@@ -1,6 +1,22 @@
 /** The client: one method for each thing that the server does. */
-import { NerveError } from "./errors.ts";
+import {
+  checkIterable,
+  checkNames,
+  checkTimeout,
+  CLIENT,
+  count,
+  EXTRACT,
+  EXTRACT_MANY,
+  PREDICT,
+  PREDICT_TOKENS,
+  PROBE,
+  RETRY,
+  rootOf,
+  textsOf,
+} from "./checks.ts";
+import { ItemError, NerveError } from "./errors.ts";
 import { inOrder, packed } from "./flow.ts";
+import { batches, flat, isolated } from "./many.ts";
 import type {
   CallOptions,
   ClientOptions,
@@ -27,12 +43,14 @@ import {
 import type { Question } from "./wire.ts";
 
 const CONCURRENCY = 4;
+const TIMEOUT_MS = 60_000;
 
 /**
  * A Nerve server.
  *
  * It holds no connection of its own and needs no closing. Every method rejects with a `NerveError`,
- * or with the reason of its signal when that was aborted.
+ * with the reason of its signal when that was aborted, or with a TypeError: what it was given
+ * cannot be right.
  *
  * @example
  * const client = new NerveClient("http://localhost:8080");
@@ -46,10 +64,13 @@ export class NerveClient {
   /**
    * @param url Root of the server, a path below which it is served included. In a browser it may be
    * relative to the page: `"/"` is its own origin.
-   * @throws TypeError the URL or a header is none.
+   * @throws RangeError, TypeError the URL, a header or an option is none.
    */
   constructor(url: string | URL, options: ClientOptions = {}) {
-    const { retry = {}, maxTexts = 128 } = options;
+    checkNames(options, CLIENT);
+    const { retry = {}, maxTexts = 128, timeoutMs = TIMEOUT_MS } = options;
+    if (retry !== false) checkNames(retry, RETRY);
+    checkTimeout(timeoutMs);
     this.#options = options;
     this.#maxTexts = count("maxTexts", maxTexts);
     this.#transport = new Transport(
@@ -67,26 +88,43 @@ export class NerveClient {
     texts: string | readonly string[],
     options?: ExtractOptions,
   ): Promise<Entity[] | Entity[][]>;
-  extract(
+  async extract(
     texts: string | readonly string[],
     options: ExtractOptions = {},
   ): Promise<Entity[] | Entity[][]> {
+    checkNames(options, EXTRACT);
     return this.#ask(texts, options, extractQuestion(options, this.#unit(options)));
   }
 
   /**
    * The entities of each of any number of texts, in order.
    *
-   * Texts are read only as far as requests for them may be sent. A request that fails ends it, after
-   * the results of the texts before; leaving the loop aborts what is in flight.
+   * Texts are read only as far as requests for them may be sent; leaving the loop aborts what is in
+   * flight. A text that is refused alone (empty, too long) is an `ItemError`, thrown after the
+   * results of the texts before or, with `onError: "return"`, given in its place. What every text
+   * would meet, a server that is away for instance, is thrown and ends it.
    *
    * @throws RangeError, TypeError an option is wrong.
    */
   extractMany(
     texts: Iterable<string> | AsyncIterable<string>,
+    options?: ExtractManyOptions & { readonly onError?: "throw" | undefined },
+  ): AsyncGenerator<Entity[], void, undefined>;
+  extractMany(
+    texts: Iterable<string> | AsyncIterable<string>,
+    options: ExtractManyOptions,
+  ): AsyncGenerator<Entity[] | ItemError, void, undefined>;
+  extractMany(
+    texts: Iterable<string> | AsyncIterable<string>,
     options: ExtractManyOptions = {},
-  ): AsyncGenerator<Entity[], void, undefined> {
-    if (typeof texts === "string") throw new TypeError("extractMany takes many texts, not one");
+  ): AsyncGenerator<Entity[] | ItemError, void, undefined> {
+    checkNames(options, EXTRACT_MANY);
+    checkIterable(texts);
+    const { onError = "throw" } = options;
+    if (onError !== "throw" && onError !== "return") {
+      throw new TypeError(`onError: expected "throw" or "return", got ${String(onError)}`);
+    }
+    checkTimeout(options.timeoutMs ?? TIMEOUT_MS);
     const batchSize = count(
       "batchSize",
       options.batchSize ?? Math.min(32, this.#maxTexts),
@@ -94,13 +132,16 @@ export class NerveClient {
     );
     const concurrency = count("concurrency", options.concurrency ?? CONCURRENCY);
     const question = extractQuestion(options, this.#unit(options));
-    const batches = inOrder(
-      packed(texts, batchSize),
+    const found = inOrder(
+      batches(texts, batchSize),
       concurrency,
       options.signal,
-      (batch, signal) => this.#send(batch, options, question, this.#limit({ ...options, signal })),
+      (batch, signal) =>
+        isolated(batch, (part) =>
+          this.#send(part, options, question, this.#limit({ ...options, signal })),
+        ),
     );
-    return flat(batches);
+    return flat(found, onError);
   }
 
   /** Entities or labelled tokens, as the server's `/predict_tokens` has them. */
@@ -110,10 +151,11 @@ export class NerveClient {
     texts: string | readonly string[],
     options?: PredictTokensOptions,
   ): Promise<TokenResult[] | TokenResult[][]>;
-  predictTokens(
+  async predictTokens(
     texts: string | readonly string[],
     options: PredictTokensOptions = {},
   ): Promise<TokenResult[] | TokenResult[][]> {
+    checkNames(options, PREDICT_TOKENS);
     return this.#ask(texts, options, predictTokensQuestion(options, this.#unit(options)));
   }
 
@@ -124,10 +166,11 @@ export class NerveClient {
     texts: string | readonly string[],
     options?: PredictOptions,
   ): Promise<Token[] | Token[][]>;
-  predict(
+  async predict(
     texts: string | readonly string[],
     options: PredictOptions = {},
   ): Promise<Token[] | Token[][]> {
+    checkNames(options, PREDICT);
     return this.#ask(texts, options, predictQuestion(this.#unit(options)));
   }
 
@@ -156,7 +199,7 @@ export class NerveClient {
   }
 
   #limit({ timeoutMs, signal }: ProbeOptions): Limit {
-    return new Limit(timeoutMs ?? this.#options.timeoutMs ?? 60_000, signal);
+    return new Limit(timeoutMs ?? this.#options.timeoutMs ?? TIMEOUT_MS, signal);
   }
 
   async #ask<R>(
@@ -165,7 +208,7 @@ export class NerveClient {
     question: Question<R>,
   ): Promise<R | R[]> {
     const limit = this.#limit(options);
-    const packs = packed(typeof texts === "string" ? [texts] : texts, this.#maxTexts);
+    const packs = packed(textsOf(texts), this.#maxTexts);
     const answers = inOrder(packs, CONCURRENCY, options.signal, (pack, signal) =>
       this.#send(pack, options, question, limit.with(signal)),
     );
@@ -200,10 +243,12 @@ export class NerveClient {
   }
 
   async #get<R>(path: string, options: ProbeOptions, read: (body: unknown) => R): Promise<R> {
+    checkNames(options, PROBE);
     return readAnswer(await this.#transport.send({ path }, this.#limit(options)), path, read);
   }
 
   async #probe(path: string, options: ProbeOptions): Promise<boolean> {
+    checkNames(options, PROBE);
     try {
       await this.#transport.once({ path }, this.#limit(options));
       return true;
@@ -213,26 +258,4 @@ export class NerveClient {
       throw error;
     }
   }
-}
-
-function rootOf(url: string | URL): string {
-  const page = typeof location === "undefined" ? undefined : location.href;
-  const { protocol, username, password, href } = new URL(url, page);
-  if (protocol !== "http:" && protocol !== "https:") {
-    throw new TypeError(`the server's URL must begin with http or https, not ${protocol}`);
-  }
-  if (username || password) throw new TypeError("put credentials into headers, not into the URL");
-  return href.replace(/[?#].*$/, "").replace(/\/+$/, "");
-}
-
-function count(name: string, value: number, most = Number.MAX_SAFE_INTEGER): number {
-  if (Number.isInteger(value) && value >= 1 && value <= most) return value;
-  const range = most === Number.MAX_SAFE_INTEGER ? "at least 1" : `1 to ${most}`;
-  throw new RangeError(`${name} must be a whole number, ${range}, not ${value}`);
-}
-
-async function* flat<R>(
-  lists: AsyncGenerator<R[], void, undefined>,
-): AsyncGenerator<R, void, undefined> {
-  for await (const list of lists) yield* list;
 }

@@ -4,6 +4,7 @@
  * What kind of thing went wrong:
  * - `invalid_request`: an empty text, one that is too long, a wrong option; sending it again does not help
  * - `access_denied`: something before the server, a gateway for instance, wants other credentials
+ * - `not_found`: what answers does not serve that path; most often the client's URL is wrong
  * - `model_not_found`: no such model or version, or none was named and there is no default one
  * - `unavailable`: the server or the model cannot answer now
  * - `overloaded`: the server is at a limit right now; `retryAfter` says when to come back
@@ -15,6 +16,7 @@
 export type ErrorKind =
   | "invalid_request"
   | "access_denied"
+  | "not_found"
   | "model_not_found"
   | "unavailable"
   | "overloaded"
@@ -33,7 +35,7 @@ export interface ErrorFacts {
 
 /** Every failure of a call but one: a call that was aborted rejects with the reason of its signal. */
 export class NerveError extends Error {
-  override readonly name = "NerveError";
+  override readonly name: string = "NerveError";
   readonly kind: ErrorKind;
   /** HTTP status; undefined if no answer came. */
   readonly status: number | undefined;
@@ -53,6 +55,27 @@ export class NerveError extends Error {
   /** Whether the same call may succeed later. */
   get temporary(): boolean {
     return TEMPORARY.has(this.kind);
+  }
+}
+
+/** One text of `extractMany` has no result: which, and why. Its facts are those of `error`. */
+export class ItemError extends NerveError {
+  override readonly name: string = "ItemError";
+  /** Place of the text among all, counted from 0. */
+  readonly index: number;
+  readonly error: NerveError;
+  readonly #text: string;
+
+  constructor(index: number, text: string, error: NerveError) {
+    super(error.kind, `item ${index}: ${error.message}`, error);
+    this.index = index;
+    this.error = error;
+    this.#text = text;
+  }
+
+  /** The text; private in the object, so that who logs the error does not log the text. */
+  get text(): string {
+    return this.#text;
   }
 }
 

@@ -1,4 +1,5 @@
 /** Many texts: packed into requests, and requests run side by side, with their results in order. */
+import { textAt } from "./checks.ts";
 
 /**
  * UTF-16 units of the texts of one request. In JSON a unit takes at most 6 bytes (`\u0001`), so the
@@ -13,7 +14,9 @@ export async function* packed(
 ): AsyncGenerator<string[], void, undefined> {
   let pack: string[] = [];
   let units = 0;
-  for await (const text of texts) {
+  let index = 0;
+  for await (const item of texts) {
+    const text = textAt(item, index++);
     if (pack.length > 0 && (pack.length >= maxTexts || units + text.length > MAX_UNITS)) {
       yield pack;
       pack = [];

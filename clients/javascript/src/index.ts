@@ -1,6 +1,6 @@
 /** Client of Nerve, a named-entity-recognition server. */
 export { NerveClient } from "./client.ts";
-export { NerveError } from "./errors.ts";
+export { ItemError, NerveError } from "./errors.ts";
 export type { ErrorFacts, ErrorKind } from "./errors.ts";
 export type {
   Aggregation,

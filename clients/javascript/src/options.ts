@@ -70,6 +70,8 @@ export interface ExtractManyOptions extends ExtractOptions {
   readonly batchSize?: number | undefined;
   /** Requests in flight at most; default 4. */
   readonly concurrency?: number | undefined;
+  /** What is done with the error of one text alone: thrown in its turn (default), or given. */
+  readonly onError?: "throw" | "return" | undefined;
 }
 
 /** Options of `predictTokens`. */

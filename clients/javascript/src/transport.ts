@@ -1,4 +1,5 @@
 /** Sends requests, again where that helps, within their time; knows no route and no shape of an answer. */
+import { checkTimeout } from "./checks.ts";
 import { NerveError } from "./errors.ts";
 import { pauseMs } from "./retry.ts";
 import type { RetryPolicy } from "./retry.ts";
@@ -20,7 +21,7 @@ export class Limit {
   readonly #endMs: number;
 
   constructor(timeoutMs: number, signal?: AbortSignal, endMs?: number) {
-    if (!(timeoutMs > 0)) throw new RangeError(`timeoutMs must be more than 0, not ${timeoutMs}`);
+    checkTimeout(timeoutMs);
     this.timeoutMs = timeoutMs;
     this.signal = signal;
     this.#endMs = endMs ?? performance.now() + timeoutMs;

@@ -119,18 +119,24 @@ export function readAnswer<R>(reply: Reply, path: string, read: (body: unknown) 
 
 /** The error that a reply is, in any of the server's shapes or none of them. */
 export function errorOf(reply: Reply, path: string, nowUnixMs: number): NerveError {
+  const { status, headers } = reply;
   const { error, reason, error_type } = errorBody(reply);
-  return new NerveError(
-    kindOfStatus(reply.status),
-    typeof error === "string" && error !== "" ? error : `HTTP ${reply.status} from ${path}`,
-    {
-      status: reply.status,
-      reason: [reply.headers.get("x-nerve-reason"), reason, error_type].find(
-        (word) => typeof word === "string",
-      ),
-      retryAfter: retryAfterSeconds(reply.headers.get("retry-after"), nowUnixMs),
-    },
+  const said = typeof error === "string" && error !== "" ? error : `HTTP ${status} from ${path}`;
+  const ofServer = [headers.get("x-nerve-reason"), reason, error_type].find(
+    (each) => typeof each === "string",
   );
+  const retryAfter = retryAfterSeconds(headers.get("retry-after"), nowUnixMs);
+  const facts = { status, reason: ofServer, retryAfter };
+  if (status !== 404 || !isUnserved(ofServer, said)) {
+    return new NerveError(kindOfStatus(status), said, facts);
+  }
+  const hint = `${said} (is the URL that the client was made with the server's root?)`;
+  return new NerveError("not_found", hint, facts);
+}
+
+/** Whether a path is not there, rather than a model: for that the server always gives a reason. */
+function isUnserved(reason: string | undefined, said: string): boolean {
+  return reason === undefined || reason === "not_served" || said.includes("is not served");
 }
 
 interface ErrorBody {

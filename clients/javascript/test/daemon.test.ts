@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
-import { NerveClient, NerveError } from "../src/index.ts";
+import { ItemError, NerveClient, NerveError } from "../src/index.ts";
 import type { AnswerInfo, Entity } from "../src/index.ts";
 
 const url = process.env["NERVE_URL"];
@@ -182,11 +182,50 @@ describe("a daemon", { skip: url ? false : "NERVE_URL names no server" }, () => 
     assert.equal(plain.status, 404);
     assert.match(plain.message, /nope/);
     const empty = await failure(client.extract(["a", ""]));
-    assert.deepEqual([empty.status, empty.kind, empty.reason], [400, "invalid_request", "Empty"]);
+    const { status, kind, reason } = empty;
+    assert.deepEqual([status, kind, reason], [400, "invalid_request", "empty_input"]);
     const priority = await failure(client.extract("a", { priority: 11 }));
     assert.equal(priority.status, 422);
-    const surrogate = await failure(client.extract("\ud83d"));
-    assert.equal(surrogate.kind, "invalid_request");
+    const astray = new NerveClient(`${url}/nowhere`);
+    const calls = [
+      () => astray.extract("a"),
+      () => astray.predict("a"),
+      () => astray.models(),
+      () => astray.ready(),
+    ];
+    for (const call of calls) {
+      const unserved = await failure(call());
+      assert.deepEqual([unserved.status, unserved.kind], [404, "not_found"]);
+      assert.match(unserved.message, /is the URL .* root\?/);
+    }
+  });
+
+  test("bad texts among many are given in their places, or thrown", async () => {
+    const texts = ["London", "", "London ".repeat(5000), "in London", "\ud83d", "to London"];
+    const found: string[] = [];
+    const options = { truncate: false, batchSize: 4 };
+    for await (const each of client.extractMany(texts, { ...options, onError: "return" })) {
+      if (each instanceof ItemError) assert.equal(each.text, texts[each.index]);
+      found.push(each instanceof ItemError ? `${each.index} ${each.reason}` : names(each).join());
+    }
+    const place = "LOC London";
+    const [empty, long, surrogate] = ["1 empty_input", "2 text_too_long", "4 invalid_request"];
+    assert.deepEqual(found, [place, empty, long, place, surrogate, place]);
+    const read: string[][] = [];
+    const error = await failure(
+      (async () => {
+        for await (const each of client.extractMany(["a", "b", ""])) read.push(names(each));
+      })(),
+    );
+    assert.match(error.message, /^item 2: the text is empty$/);
+    assert.equal(read.length, 2);
+  });
+
+  test("an option that the server refuses is no fault of a text", async () => {
+    const found = client.extractMany(["a", "b"], { threshold: 2, onError: "return" });
+    const error = await failure(found.next());
+    assert.ok(!(error instanceof ItemError));
+    assert.match(error.message, /threshold/);
   });
 
   test("an overloaded model answers when it has room again", async () => {
@@ -197,7 +236,7 @@ describe("a daemon", { skip: url ? false : "NERVE_URL names no server" }, () => 
     const once = new NerveClient(url ?? "", { model: "patient", retry: false });
     const refused = await failure(once.extract(["b", "c"]));
     const { kind, status, reason } = refused;
-    assert.deepEqual([kind, status, reason], ["overloaded", 429, "Overloaded"]);
+    assert.deepEqual([kind, status, reason], ["overloaded", 429, "queue_full"]);
     assert.ok((refused.retryAfter ?? 0) >= 1);
     const statuses: number[] = [];
     const again = new NerveClient(url ?? "", {

@@ -194,7 +194,7 @@ test("what is sent: path, headers and body", async () => {
   assert.ok(Number.isInteger(given) && given > 0 && given <= 5_000, String(given));
   assert.deepEqual(first.body, {
     inputs: ["a"],
-    aggregation_strategy: "simple",
+    default_aggregation_strategy: "simple",
     offset_unit: "utf16",
     threshold: 0.5,
     labels: ["PER"],
@@ -233,6 +233,20 @@ test("an error without a sentence still says where it came from", async () => {
   assertError(result, "server_error", { message: "HTTP 502 from /predict_tokens" });
 });
 
+test("a path that nobody serves is no model that is missing", async () => {
+  const { result } = await attempt((response) => response.writeHead(404).end("<html>"));
+  const error = assertError(result, "not_found", { status: 404 });
+  assert.match(error.message, /^HTTP 404 from \/predict_tokens \(is the URL .* root\?\)$/);
+  const { result: named } = await attempt((response) =>
+    json(response, 404, {}, { "x-nerve-reason": "not_served" }),
+  );
+  assertError(named, "not_found", { reason: "not_served" });
+  const { result: model } = await attempt((response) =>
+    json(response, 404, { error: "no model" }, { "x-nerve-reason": "model_not_found" }),
+  );
+  assertError(model, "model_not_found", { message: "no model", reason: "model_not_found" });
+});
+
 test("options that cannot be right are refused", async () => {
   assert.throws(() => new NerveClient("localhost:8080"), /must begin with http/);
   assert.throws(() => new NerveClient("/nerve"), TypeError); // no page to be relative to
@@ -244,7 +258,7 @@ test("options that cannot be right are refused", async () => {
   assert.throws(() => client.extractMany([], { batchSize: 129 }), /1 to 128/);
   assert.throws(() => client.extractMany([], { concurrency: 0.5 }), RangeError);
   await assert.rejects(client.extract("a", { version: 1 }), /needs the name of its model/);
-  await assert.rejects(client.extract("a", { timeoutMs: 0 }), RangeError);
+  await assert.rejects(client.extract("a", { timeoutMs: 0 }), TypeError);
 });
 
 test("no text, no request", async () => {

@@ -72,7 +72,8 @@ def scan(repository: Path) -> Folder:
     """
     if not repository.exists():
         raise RepositoryInvalid(
-            str(repository), "there is no such folder; name one: nerve serve FOLDER"
+            str(repository),
+            "there is no such folder; name one that is: nerve serve FOLDER, nerve infer -r FOLDER",
         )
     if not repository.is_dir():
         raise RepositoryInvalid(str(repository), "is a file, expected a folder of models")

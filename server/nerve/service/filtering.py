@@ -13,7 +13,8 @@ from nerve.types import ModelInfo, Span
 class SpanFilter:
     """Spans with a score of `threshold` at least, and one of `labels`; None takes all.
 
-    A label is named as the model has it ("B-PER") or without its prefix ("PER").
+    A label is named as the model has it ("B-PER") or without its prefix ("PER"), which is the same
+    for entities; of single tokens the former means less.
     """
 
     threshold: float | None = None
@@ -42,19 +43,27 @@ class SpanFilter:
         if self.labels is not None:
             groups = {_group(label) for label in info.labels}
             if unknown := sorted(self.labels - groups - set(info.labels)):
-                known = ", ".join(sorted(groups))
+                known = ", ".join(sorted(groups - {"O"}))
                 raise InvalidField(
                     "labels", f"{unknown[0]!r:.60} is no label of {info.name!r}; it has {known}"
                 )
 
     def keep(self, spans: list[list[Span]]) -> list[list[Span]]:
         """What is left of the spans of each text."""
-        return [[span for span in text if self._wanted(span)] for text in spans]
+        # of what is named with its prefix; a group may have a hyphen of its own
+        groups = frozenset(
+            label[2:] if label[:2] in ("B-", "I-") else label for label in self.labels or ()
+        )
+        return [[span for span in text if self._wanted(span, groups)] for text in spans]
 
-    def _wanted(self, span: Span) -> bool:
+    def _wanted(self, span: Span, groups: frozenset[str]) -> bool:
         if self.threshold is not None and span.score < self.threshold:
             return False
-        return self.labels is None or span.label in self.labels or _group(span.label) in self.labels
+        if self.labels is None:
+            return True
+        if span.scores is None:  # of several tokens: its label has no prefix
+            return span.label in groups
+        return span.label in self.labels or _group(span.label) in self.labels
 
 
 def _group(label: str) -> str:

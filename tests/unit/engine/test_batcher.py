@@ -261,7 +261,7 @@ async def test_a_batch_is_alone_when_the_others_are_idle_and_nothing_waits() -> 
 async def test_a_large_request_holds_up_no_small_one() -> None:
     """Of 1,000 rows only those go before a later one that would be done by then."""
     batcher = Batcher("ner", bounds(rows=4), workers=1)
-    batcher.begin([Run(1, 20, 1.0), Run(4, 20, 4.0)])
+    batcher.begin([Run(1, 20, 1000.0), Run(4, 20, 4000.0)])  # to submit takes nothing beside that
     batcher.submit([row(20, mark=number) for number in range(1000)])
     await batcher.next_batch()
     batcher.submit([row(20, mark=9999)])

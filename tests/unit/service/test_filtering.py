@@ -25,7 +25,9 @@ INFO = ModelInfo(
 
 
 def span(label: str, score: float) -> Span:
-    return Span("x", label, np.float32(score), 0, 1, 0, None)
+    """A token if its label has a prefix, else an entity."""
+    scores = np.zeros(4, np.float32) if label[:2] == "B-" else None
+    return Span("x", label, np.float32(score), 0, 1, 0, scores)
 
 
 SPANS = [[span("PER", 0.5), span("WORK-OF-ART", 0.9)], [span("B-PER", 0.75)], []]
@@ -38,7 +40,8 @@ SPANS = [[span("PER", 0.5), span("WORK-OF-ART", 0.9)], [span("B-PER", 0.75)], []
         (SpanFilter(0.5), [["PER", "WORK-OF-ART"], ["B-PER"], []]),
         (SpanFilter(0.75), [["WORK-OF-ART"], ["B-PER"], []]),
         (SpanFilter(labels=frozenset({"PER"})), [["PER"], ["B-PER"], []]),
-        (SpanFilter(labels=frozenset({"B-PER"})), [[], ["B-PER"], []]),
+        (SpanFilter(labels=frozenset({"B-PER"})), [["PER"], ["B-PER"], []]),
+        (SpanFilter(labels=frozenset({"I-PER"})), [["PER"], [], []]),
         (SpanFilter(0.6, frozenset({"PER", "WORK-OF-ART"})), [["WORK-OF-ART"], ["B-PER"], []]),
     ],
 )
@@ -55,7 +58,7 @@ def test_by_score_and_label(only: SpanFilter, labels: list[list[str]]) -> None:
         (SpanFilter(-0.5), "threshold: expected a score from 0 to 1, got -0.5"),
         (
             SpanFilter(labels=frozenset({"PER", "PERSON"})),
-            "labels: 'PERSON' is no label of 'ner'; it has O, PER, WORK-OF-ART",
+            "labels: 'PERSON' is no label of 'ner'; it has PER, WORK-OF-ART",
         ),
     ],
 )

@@ -20,8 +20,10 @@ from types import TracebackType
 from typing import Literal, Self, TypeVar, Unpack, cast, overload
 
 from nerve_client.bulk import Batch, OnError, Outcome, async_batches, isolate
+from nerve_client.checks import known
 from nerve_client.core import (
     AGENT,
+    BULK_OPTIONS,
     DEFAULT_RETRY,
     MAX_TEXTS,
     TIMEOUT_S,
@@ -85,7 +87,8 @@ class AsyncClient:
         """Nothing is sent yet.
 
         Args:
-            url: http://, https://, grpc:// or grpcs://; HTTP's may have a path before the routes.
+            url: http://, https://, grpc:// or grpcs://; HTTP's may have a path before the routes,
+                gRPC's port is 50051 where it has none.
             timeout_s: of a call, where it names none.
             retry: when to try again.
             headers: sent with every request, as metadata over gRPC; credentials of a gateway.
@@ -94,7 +97,7 @@ class AsyncClient:
             random: numbers from 0 to 1 for pauses.
             sleep: waits for so many seconds.
         Raises:
-            ValueError: a wrong setting.
+            ValueError, TypeError: a wrong setting.
             ImportError: gRPC is not installed.
         """
         self._core = Core(
@@ -129,7 +132,8 @@ class AsyncClient:
         self, texts: str | Iterable[str], **options: Unpack[ExtractOptions]
     ) -> Answer[Entity] | Answer[list[Entity]]:
         """Entities of a text, or a list of them for each of several. See `ExtractOptions`."""
-        return await self._answer(texts, Extract(as_texts(texts), **options))
+        request = Extract(as_texts(texts), **known("extract", Extract, options))
+        return await self._answer(texts, request)
 
     @overload
     async def predict_tokens(
@@ -143,7 +147,9 @@ class AsyncClient:
         self, texts: str | Iterable[str], **options: Unpack[PredictTokensOptions]
     ) -> Answer[TokenResult] | Answer[list[TokenResult]]:
         """Tokens with their labels, or entities, as the model's config or `aggregation` says."""
-        return await self._answer(texts, PredictTokens(as_texts(texts), **options))
+        return await self._answer(
+            texts, PredictTokens(as_texts(texts), **known("predict_tokens", PredictTokens, options))
+        )
 
     @overload
     async def predict(self, texts: str, **options: Unpack[PredictOptions]) -> Answer[Token]: ...
@@ -155,7 +161,8 @@ class AsyncClient:
         self, texts: str | Iterable[str], **options: Unpack[PredictOptions]
     ) -> Answer[Token] | Answer[list[Token]]:
         """Every token with the logits of all labels."""
-        return await self._answer(texts, Predict(as_texts(texts), **options))
+        request = Predict(as_texts(texts), **known("predict", Predict, options))
+        return await self._answer(texts, request)
 
     @overload
     def extract_many(
@@ -200,8 +207,8 @@ class AsyncClient:
             on_error: "raise" or "return".
             options: as in `extract`; `timeout_s` is for each batch.
         """
-        check_bulk(texts, batch_size, concurrency)
-        request = Extract((), **options)
+        check_bulk(texts, batch_size, concurrency, on_error)
+        request = Extract((), **known("extract_many", Extract, options, *BULK_OPTIONS))
         self._core.deadline(None)  # raises if closed
         found = async_batches(texts, min(batch_size, self._core.max_texts))
         return self._extract_many(found, request, concurrency, on_error)

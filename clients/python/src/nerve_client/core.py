@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
+from nerve_client import checks
 from nerve_client.address import parse
+from nerve_client.bulk import OnError
 from nerve_client.retry import Retry, Tries
 
 TIMEOUT_S: Final = 60.0
 MAX_TEXTS: Final = 128
-"""The server's own limit for a request, unless it was configured."""
+"""Below the server's own limit for a request, unless that was configured."""
+BULK_OPTIONS: Final = ("batch_size", "concurrency", "on_error")
+"""What `extract_many` takes beside the options of `extract`."""
 DEFAULT_RETRY: Final = Retry()
 AGENT: Final = "nerve-client"
 
@@ -32,9 +36,9 @@ class Core:
         max_texts: int,
         random: Callable[[], float],
     ) -> None:
-        """Raises ValueError: a setting has a wrong value."""
-        if timeout_s <= 0 or max_texts < 1:
-            raise ValueError("timeout_s and max_texts must be more than 0")
+        """Raises ValueError, TypeError: a setting has a wrong value."""
+        checks.seconds("timeout_s", timeout_s)
+        checks.whole("max_texts", max_texts, 1)
         self.address = parse(url, None if ca_file is None else Path(ca_file))
         self.timeout_s, self.max_texts, self.headers = timeout_s, max_texts, dict(headers or {})
         self.closed = False
@@ -45,7 +49,10 @@ class Core:
 
         Raises:
             RuntimeError: the client is closed.
+            ValueError, TypeError: it is no time.
         """
+        if timeout_s is not None:
+            checks.seconds("timeout_s", timeout_s)
         if self.closed:
             raise RuntimeError("the client is closed")
         return time.monotonic() + (self.timeout_s if timeout_s is None else timeout_s)
@@ -60,9 +67,10 @@ def grpc_is_missing() -> ImportError:
     return ImportError("gRPC needs more packages: pip install 'nerve-client[grpc]'")
 
 
-def check_bulk(texts: object, batch_size: int, concurrency: int) -> None:
+def check_bulk(texts: object, batch_size: int, concurrency: int, on_error: str) -> None:
     """Raises TypeError, ValueError where an argument of `extract_many` is wrong."""
-    if isinstance(texts, str | bytes):
-        raise TypeError("extract_many takes an iterable of texts, not one text")
-    if batch_size < 1 or concurrency < 1:
-        raise ValueError("batch_size and concurrency must be at least 1")
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable | AsyncIterable):
+        raise checks.wrong_type("texts", "an iterable of texts", texts)
+    checks.whole("batch_size", batch_size, 1)
+    checks.whole("concurrency", concurrency, 1)
+    checks.one_of("on_error", on_error, get_args(OnError))

@@ -8,7 +8,7 @@ NerveError
 │   ├── Overloaded        the server is at a limit right now
 │   └── ConnectionFailed  nobody answers, or the connection broke
 ├── DeadlineExceeded      there was no answer in time
-├── Unsupported           the server does not know such a call
+├── Unsupported           the server does not know such a call, or nothing is served there
 ├── ServerError           the server failed, or what answers is none of ours
 └── ItemError             one text of many could not be answered (`extract_many`)
 """
@@ -87,7 +87,7 @@ class DeadlineExceeded(NerveError):
 
 
 class Unsupported(NerveError):
-    """The server does not know such a call; it may be older than the client."""
+    """The server does not know such a call; it may be older, or the URL's path may be wrong."""
 
     default_reason = "unsupported"
 

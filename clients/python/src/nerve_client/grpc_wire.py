@@ -164,7 +164,7 @@ def _target(request: TextRequest[ItemT]) -> dict[str, Any]:
 def _options(request: Extract) -> pb.ExtractOptions:
     return pb.ExtractOptions(
         aggregation=AGGREGATION[request.aggregation],
-        threshold=request.threshold,
+        threshold=None if request.threshold is None else float(request.threshold),
         labels=request.labels or (),
         offset_unit=OFFSET_UNIT[request.offset_unit],
         truncation_side=SIDE[request.truncation_side],

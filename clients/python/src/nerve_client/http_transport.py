@@ -25,6 +25,7 @@ class HttpTransport:
     """Sends from any thread; connections are kept and used again."""
 
     def __init__(self, address: Address, headers: Mapping[str, str]) -> None:
+        self._shown = address.shown
         self._http = httpx2.Client(
             base_url=address.url,
             headers=headers,
@@ -41,14 +42,17 @@ class HttpTransport:
         """
         made = exchange(request, timeout_s)
         deadline = time.monotonic() + timeout_s
-        with _errors(timeout_s), self._http.stream(**_sent(made, timeout_s)) as response:
+        with (
+            _errors(self._shown, timeout_s),
+            self._http.stream(**_sent(made, timeout_s)) as response,
+        ):
             body = bytearray()
             for chunk in response.iter_bytes():
                 body += chunk
                 if time.monotonic() > deadline:  # the library's limit is for each read
                     raise httpx2.ReadTimeout("the answer took too long")
             reply = _reply(response, bytes(body))
-        return made.result(reply)
+        return made.result(reply, self._shown)
 
     def close(self) -> None:
         """Close the connections."""
@@ -59,6 +63,7 @@ class AsyncHttpTransport:
     """The same for one event loop."""
 
     def __init__(self, address: Address, headers: Mapping[str, str]) -> None:
+        self._shown = address.shown
         self._http = httpx2.AsyncClient(
             base_url=address.url,
             headers=headers,
@@ -70,10 +75,10 @@ class AsyncHttpTransport:
     async def send(self, request: Request[ResultT], *, timeout_s: float) -> ResultT:
         """See `HttpTransport.send`."""
         made = exchange(request, timeout_s)
-        with _errors(timeout_s):
+        with _errors(self._shown, timeout_s):
             async with asyncio.timeout(timeout_s):
                 response = await self._http.request(**_sent(made, timeout_s))
-        return made.result(_reply(response, response.content))
+        return made.result(_reply(response, response.content), self._shown)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -104,13 +109,13 @@ def _reply(response: httpx2.Response, body: bytes) -> Reply:
 
 
 @contextmanager
-def _errors(timeout_s: float) -> Iterator[None]:
-    """Errors of the library as ours; its texts name addresses, never what was sent."""
+def _errors(shown: str, timeout_s: float) -> Iterator[None]:
+    """Errors of the library as ours, with the server's URL; its texts never have what was sent."""
     try:
         yield
     except (httpx2.TimeoutException, TimeoutError) as error:
         raise DeadlineExceeded(f"there was no answer within {timeout_s:.3g} s") from error
     except (httpx2.NetworkError, httpx2.RemoteProtocolError, httpx2.ProxyError) as error:
-        raise ConnectionFailed(str(error) or type(error).__name__) from error
+        raise ConnectionFailed(f"{shown}: {str(error) or type(error).__name__}") from error
     except httpx2.DecodingError as error:
-        raise ServerError(str(error), reason="invalid_answer") from error
+        raise ServerError(f"{shown}: {error}", reason="invalid_answer") from error

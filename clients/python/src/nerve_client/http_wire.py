@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, cast
 from urllib.parse import quote
 
 from nerve_client import http_results
-from nerve_client.errors import NerveError, ServerError, of_status
+from nerve_client.errors import NerveError, ServerError, Unsupported, of_status
 from nerve_client.requests import (
     Extract,
     GetModel,
@@ -35,6 +35,9 @@ MODEL_HEADER = "x-nerve-model"
 VERSION_HEADER = "x-nerve-model-version"
 TRUNCATED_HEADER = "x-nerve-truncated-inputs"
 REASON_HEADER = "x-nerve-reason"
+NOT_SERVED = ("not_served", "not_found", "")
+"""Reasons of a 404 that is about the URL, from this server, an older one, something else; a model
+that is not there has one of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +64,20 @@ class Exchange(Generic[ResultT]):
     headers: Mapping[str, str] = field(default_factory=dict)
     good: tuple[int, ...] = (200,)
 
-    def result(self, reply: Reply) -> ResultT:
-        """What a reply means.
+    def result(self, reply: Reply, base: str) -> ResultT:
+        """What a reply means; `base` is the URL before the path, for messages.
 
         Raises:
             NerveError: it is an error, or nothing that the server would say.
         """
         if reply.status not in self.good:
-            raise error_of(reply, self.path)
+            raise error_of(reply, base + self.path)
         try:
             return self.read(reply)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            message = f"what answered {self.path} does not speak this protocol: {error!r:.200}"
+            message = (
+                f"what answered {base}{self.path} does not speak this protocol: {error!r:.200}"
+            )
             raise ServerError(message, status=reply.status, reason="invalid_answer") from error
 
 
@@ -159,7 +164,7 @@ def _extract_body(request: Extract) -> dict[str, object]:
     else:
         body["aggregation_strategy"] = request.aggregation
     if request.threshold is not None:
-        body["threshold"] = request.threshold
+        body["threshold"] = float(request.threshold)
     if request.labels is not None:
         body["labels"] = list(request.labels)
     return body
@@ -180,8 +185,8 @@ def _ready(reply: Reply) -> bool:
     return False  # whoever says 503, a load balancer for instance
 
 
-def error_of(reply: Reply, path: str) -> NerveError:
-    """The error that a reply is, in any of the server's shapes or none of them."""
+def error_of(reply: Reply, url: str) -> NerveError:
+    """The error that a reply from a URL is, in any of the server's shapes or none of them."""
     message, reason = "", reply.headers.get(REASON_HEADER, "")
     text = reply.body.decode("utf-8", "replace").strip()
     try:
@@ -191,9 +196,11 @@ def error_of(reply: Reply, path: str) -> NerveError:
     except (ValueError, KeyError, TypeError, AttributeError):
         kind = reply.headers.get("content-type", "")
         message = text[:500] if kind.startswith("text/plain") else ""
+    if reply.status == 404 and reason in NOT_SERVED:
+        return Unsupported(f"nothing is served at {url}", status=404, reason="not_served")
     return of_status(
         reply.status,
-        message or f"HTTP {reply.status} from {path}",
+        message or f"HTTP {reply.status} from {url}",
         reason=reason,
         retry_after_s=retry_after_s(reply.headers.get("retry-after"), time.time()),
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, get_args
 
+from nerve_client import checks
 from nerve_client.errors import InvalidRequest
 from nerve_client.results import Answer, Entity, ModelStatus, ModelSummary, Token, TokenResult
 
@@ -103,30 +104,36 @@ class TextRequest(Request[Answer[list[ItemT]]], Generic[ItemT]):
         Raises:
             ValueError, TypeError.
         """
-        if self.timeout_s is not None and self.timeout_s <= 0:
-            raise ValueError(f"timeout_s must be more than 0, not {self.timeout_s}")
-        if self.priority is not None and not 1 <= self.priority <= 10:
-            raise ValueError(f"priority must be 1 to 10, not {self.priority}")
+        if self.model is not None:
+            checks.word("model", self.model)
+        if isinstance(self.version, str):
+            checks.word("version", self.version)
+        elif self.version is not None:
+            checks.whole("version", self.version, 0)
         if self.version is not None and self.model is None:
             raise ValueError("a version needs the name of its model")
-        _one_of("offset_unit", self.offset_unit, get_args(OffsetUnit))
+        if self.timeout_s is not None:
+            checks.seconds("timeout_s", self.timeout_s)
+        if self.priority is not None:
+            checks.whole("priority", self.priority, 1, 10)
+        if self.offset_unit is not None:
+            checks.one_of("offset_unit", self.offset_unit, get_args(OffsetUnit))
 
     def of(self, texts: Sequence[str]) -> Self:
         """The same of other texts."""
         return dataclasses.replace(self, texts=texts)
 
-    def parts(self, max_texts: int) -> Iterator[Self]:
+    def parts(self, max_texts: int) -> list[Self]:
         """Requests that are small enough for the server, in order.
 
         Raises:
             InvalidRequest: a text cannot be sent.
         """
         packer = Packer(max_texts)
-        for text in self.texts:
-            if full := packer.add(text):
-                yield self.of(full)
+        parts = [full for text in self.texts if (full := packer.add(text))]
         if rest := packer.rest():
-            yield self.of(rest)
+            parts.append(rest)
+        return [self.of(part) for part in parts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +149,11 @@ class Extract(TextRequest[Entity]):
     def __post_init__(self) -> None:
         """See `TextRequest`."""
         TextRequest.__post_init__(self)  # super() knows no class that slots=True made anew
-        _one_of("aggregation", self.aggregation, get_args(Aggregation))
-        _one_of("truncation_side", self.truncation_side, get_args(Side))
-        _labels("labels", self.labels)
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ValueError(f"threshold must be 0 to 1, not {self.threshold}")
+        _check_entities(self)
+        if self.labels is not None:
+            checks.strings("labels", self.labels)
+        if self.threshold is not None:
+            checks.number("threshold", self.threshold, 0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +169,10 @@ class PredictTokens(TextRequest[TokenResult]):
     def __post_init__(self) -> None:
         """See `TextRequest`."""
         TextRequest.__post_init__(self)
-        _one_of("aggregation", self.aggregation, get_args(Aggregation))
-        _one_of("truncation_side", self.truncation_side, get_args(Side))
-        _labels("ignore_labels", self.ignore_labels)
+        _check_entities(self)
+        if self.ignore_labels is not None:
+            checks.strings("ignore_labels", self.ignore_labels)
+        checks.flag("raw_scores", self.raw_scores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +190,10 @@ class GetModel(Request[ModelStatus]):
     """One model."""
 
     name: str
+
+    def __post_init__(self) -> None:
+        """Raises TypeError, ValueError: the name is none."""
+        checks.word("name", self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,28 +247,35 @@ def utf8_bytes(text: str) -> int:
 
 
 def as_texts(texts: str | Iterable[str]) -> tuple[str, ...]:
-    """The texts of a call, each of which must be a string.
+    """The texts of a call, each of which must be a string with something in it.
 
     Raises:
-        TypeError.
+        TypeError: one is no string, or there is nothing to iterate over.
+        InvalidRequest: one is empty.
     """
-    found = (texts,) if isinstance(texts, str) else tuple(texts)
+    if isinstance(texts, str):
+        found: tuple[str, ...] = (texts,)
+    elif isinstance(texts, Iterable) and not isinstance(texts, bytes | bytearray):
+        found = tuple(texts)
+    else:
+        raise checks.wrong_type("texts", "a string or several of them", texts)
     for index, text in enumerate(found):
         check_text(text, index)
+        if not text:
+            raise InvalidRequest(f"texts[{index}] is empty", reason="empty_input")
     return found
 
 
 def check_text(text: object, index: int) -> None:
     """Raises TypeError where a text is none."""
     if not isinstance(text, str):
-        raise TypeError(f"text {index} is of type {type(text).__name__}, not str")
+        raise checks.wrong_type(f"texts[{index}]", "a string", text)
 
 
-def _one_of(name: str, value: str | None, allowed: tuple[str, ...]) -> None:
-    if value is not None and value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
-
-
-def _labels(name: str, value: Sequence[str] | None) -> None:
-    if isinstance(value, str):
-        raise TypeError(f"{name} must be a list of labels, not one string")
+def _check_entities(request: Extract | PredictTokens) -> None:
+    if request.aggregation is not None:
+        checks.one_of("aggregation", request.aggregation, get_args(Aggregation))
+    if request.truncation_side is not None:
+        checks.one_of("truncation_side", request.truncation_side, get_args(Side))
+    if request.truncate is not None:
+        checks.flag("truncate", request.truncate)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nerve_client import checks
 from nerve_client.errors import DeadlineExceeded, Unavailable
 
 
@@ -24,6 +25,12 @@ class Retry:
     factor: float = 2.0
     longest_s: float = 5.0
     longest_retry_after_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, TypeError: a field has a wrong value."""
+        checks.whole("attempts", self.attempts, 1)
+        for name in ("first_s", "factor", "longest_s", "longest_retry_after_s"):
+            checks.number(name, getattr(self, name), 0)
 
     def pause_s(self, failed: int, retry_after_s: float | None, *, draw: float) -> float | None:
         """Seconds to wait after the `failed`th try (from 1), or None to give up.

@@ -13,7 +13,7 @@ from nerve.errors import ModelUnavailable
 from nerve.frontend.grpc.calls import Context, Handler, Shell, unary
 from nerve.frontend.grpc.infer import InferCalls, v2_code
 from nerve.frontend.v2 import metadata, model_config, repository, settings, statistics
-from nerve.frontend.v2.infer import Inferrer, check_version
+from nerve.frontend.v2.infer import Inferrer, check_model, check_version
 from nerve.frontend.v2.views import resolve
 from nerve.metrics import RequestMetrics
 from nerve.service.control import ControlService
@@ -125,11 +125,13 @@ class OpenInferenceService:
         return json_format.ParseDict(metadata.server_metadata(), pb.ServerMetadataResponse())
 
     async def _model(self, request: pb.ModelMetadataRequest) -> Message:
+        check_model(request.name)
         check_version(request.version)
         told = metadata.model_metadata(self._control, request.name, request.version)
         return json_format.ParseDict(told, pb.ModelMetadataResponse())
 
     async def _config(self, request: pb.ModelConfigRequest) -> Message:
+        check_model(request.name)
         check_version(request.version)
         told = model_config.model_config(self._control, request.name, request.version)
         return json_format.ParseDict({"config": told}, pb.ModelConfigResponse())

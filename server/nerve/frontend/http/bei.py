@@ -15,7 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 import nerve
 from nerve.config.running import Precision
 from nerve.config.server import ServerConfig
-from nerve.frontend.http.body import OffsetUnitName, json_kind
+from nerve.errors import kind_of
+from nerve.frontend.http.body import OffsetUnitName
 from nerve.frontend.http.dialect import JSON, Route, answer_headers, json_response
 from nerve.frontend.http.tei import PLACES, Inputs, TeiDialect, read_request
 from nerve.offload import offload, small_answer
@@ -53,7 +54,7 @@ def rows_of(value: object) -> list[list[int]]:
 
 
 def _refuse(place: str, expected: str, given: object) -> NoReturn:
-    shown = repr(given) if isinstance(given, float) else json_kind(given)
+    shown = repr(given) if isinstance(given, float) else kind_of(given)
     raise ValueError(f"{place}expected {expected}, got {shown}")
 
 

@@ -17,16 +17,13 @@ from nerve.errors import (
     InvalidField,
     MalformedBody,
     UnsupportedEncoding,
+    kind_of,
 )
 from nerve.offload import INLINE_BYTES, offload
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
 OffsetUnitName = Literal["codepoint", "byte", "utf16"]
 """Values of `nerve.types.OffsetUnit`; requests are checked strictly, which takes no enum."""
-_JSON_KINDS = {
-    type(None): "null", bool: "a boolean", int: "a number", float: "a number",
-    str: "a string", list: "a list", dict: "an object",
-}  # fmt: skip
 CODINGS: Final = {"gzip": 31, "deflate": 15}
 """Content codings, and what zlib calls their containers (RFC 1952 and 1950)."""
 
@@ -117,7 +114,7 @@ def check(value: object, model: type[RequestT]) -> RequestT:
         InvalidField.
     """
     if not isinstance(value, dict):
-        raise InvalidField("", f"expected a JSON object, got {json_kind(value)}")
+        raise InvalidField("", f"expected a JSON object, got {kind_of(value)}")
     try:
         return model.model_validate(value, strict=True)
     except ValidationError as error:
@@ -130,11 +127,6 @@ def check(value: object, model: type[RequestT]) -> RequestT:
             message = "this field is required"
         elif first["type"] != "value_error":
             given = first["input"]
-            shown = repr(given) if isinstance(given, str | int | float) else json_kind(given)
+            shown = repr(given) if isinstance(given, str | int | float) else kind_of(given)
             message = f"{message[:1].lower()}{message[1:]}, got {shown:.60}"
         raise InvalidField(path, message) from None
-
-
-def json_kind(value: object) -> str:
-    """What a JSON value is, in words."""
-    return _JSON_KINDS.get(type(value), type(value).__name__)

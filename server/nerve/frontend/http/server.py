@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from nerve.errors import AddressUnavailable, NerveError, ServerFault, shown
-from nerve.frontend.http.dialect import Dialect, Handler
+from nerve.frontend.http.dialect import REASON_HEADER, Dialect, Handler
 from nerve.metrics import RequestMetrics
 
 log = logging.getLogger(__name__)
@@ -147,11 +147,14 @@ def _unserved(
 ) -> web.StreamResponse:
     if not isinstance(error, web.HTTPMethodNotAllowed):
         message = f"{shown(request.path)} is not served; see GET /docs"
-        return dialect.fallback(error.status, message)
+        response = dialect.fallback(error.status, message)
+        response.headers[REASON_HEADER] = "not_served"
+        return response
     allowed = ",".join(sorted(error.allowed_methods))
     message = f"{shown(request.path)} does not take {request.method}; use {allowed}"
     response = dialect.fallback(error.status, message)
     response.headers["Allow"] = allowed
+    response.headers[REASON_HEADER] = "method_not_allowed"
     return response
 
 

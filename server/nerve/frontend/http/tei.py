@@ -18,8 +18,9 @@ from nerve.errors import (
     TextTooLong,
     TokenizationFailed,
     TooManyInputs,
+    kind_of,
 )
-from nerve.frontend.http.body import RequestT, json_kind, parse, read_body
+from nerve.frontend.http.body import RequestT, parse, read_body
 from nerve.frontend.http.dialect import Dialect, error_headers, json_response
 from nerve.frontend.status import outcome
 
@@ -38,13 +39,13 @@ def flatten(value: object) -> list[str]:
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list):
-        raise ValueError(f"expected a string or a list of texts, got {json_kind(value)}")  # noqa: TRY004  pydantic wants ValueError
+        raise ValueError(f"expected a string or a list of texts, got {kind_of(value)}")  # noqa: TRY004  pydantic wants ValueError
     texts: list[str] = []
     for index, item in enumerate(value):
         for inner, text in enumerate(item) if isinstance(item, list) else ((None, item),):
             if not isinstance(text, str):
                 place = f"[{index}]" if inner is None else f"[{index}][{inner}]"
-                raise ValueError(f"item {place}: expected a string, got {json_kind(text)}")  # noqa: TRY004  as above
+                raise ValueError(f"item {place}: expected a string, got {kind_of(text)}")  # noqa: TRY004  as above
             texts.append(text)
     return texts
 

@@ -71,6 +71,7 @@ class Inferrer:
         Raises:
             InvalidField: the version is no number; what `InferenceService.require` raises.
         """
+        check_model(model)
         check_version(version)
         target = resolve(model, self._inference.knows)
         self._inference.require(target.model, version or None)
@@ -98,8 +99,8 @@ class Inferrer:
         parameters = dict(request.parameters)
         for name in IGNORED & parameters.keys():
             del parameters[name]
-        asked = _whole(parameters, "priority", highest=LOWEST)
-        limit_us = _whole(parameters, "timeout", highest=2**63)
+        asked = _whole(parameters, "priority", "a whole number", highest=LOWEST)
+        limit_us = _whole(parameters, "timeout", "microseconds", highest=2**63)
         limits = [] if timeout_s is None else [timeout_s]
         if limit_us:
             limits.append(limit_us / 1e6)
@@ -121,13 +122,23 @@ class Inferrer:
         return InferResponse(request.model, str(info.version), request.id, outputs, truncated)
 
 
-def _whole(parameters: dict[str, Scalar], name: str, *, highest: int) -> int:
+def _whole(parameters: dict[str, Scalar], name: str, what: str, *, highest: int) -> int:
     """Take out a parameter that is a whole number from 0 (not said) on."""
     value = parameters.pop(name, 0)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= highest:
-        fault = f"expected a whole number from 0 to {highest}, got {shown(value, 40)}"
+        fault = f"expected {what} from 0 to {highest}, got {shown(value, 40)}"
         raise InvalidField(f"parameters.{name}", fault)
     return value
+
+
+def check_model(name: str) -> None:
+    """Refuse a request that names no model: in this protocol there is no default one.
+
+    Raises:
+        InvalidField.
+    """
+    if not name:
+        raise InvalidField("model_name", "this field is required")
 
 
 def check_version(version: str) -> None:

@@ -18,20 +18,11 @@ from pydantic import (
     model_validator,
 )
 
-from nerve.errors import ConfigInvalid, InvalidField, Unsupported, shown
+from nerve.errors import ConfigInvalid, InvalidField, Unsupported, kind_of, shown
 from nerve.service.control import ControlService
 
 FILES_REFUSED: Final = "files are not taken over the network; put them into the repository instead"
-_KINDS: Final = {
-    type(None): "null", bool: "a boolean", int: "a number", float: "a number", bytes: "bytes",
-    str: "a string", list: "a list", dict: "an object",
-}  # fmt: skip
 ParametersT = TypeVar("ParametersT", bound="Parameters")
-
-
-def kind_of(value: object) -> str:
-    """What a value of a request is, in words."""
-    return _KINDS.get(type(value), type(value).__name__)
 
 
 def _config(value: object) -> object:

@@ -9,9 +9,8 @@ import logging
 from collections.abc import Mapping
 from typing import Final, NoReturn
 
-from nerve.errors import InvalidField, Unsupported, shown
+from nerve.errors import InvalidField, Unsupported, kind_of, shown
 from nerve.frontend.v2.metadata import Json
-from nerve.frontend.v2.repository import kind_of
 from nerve.frontend.v2.views import resolve
 from nerve.logs import Logs, LogSettings
 from nerve.service.control import ControlService

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from nerve.errors import InvalidField, shown
+from nerve.errors import InvalidField, kind_of, shown
 from nerve.offload import INLINE_BYTES
 
 BYTES: Final = "BYTES"
@@ -162,8 +162,9 @@ class InputTensor:
         wrong = set(map(type, values)) - set(kinds)
         if wrong:
             number = next(at for at, each in enumerate(values) if type(each) in wrong)
-            got = type(values[number]).__name__
-            raise InvalidField(self.place, f"expected {wanted}, but element {number} is a {got}")
+            value = values[number]
+            got = repr(value) if isinstance(value, int | float) else kind_of(value)
+            raise InvalidField(self.place, f"expected {wanted}, but element {number} is {got}")
         return list(values)
 
     def _from_frames(self) -> list[memoryview]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
@@ -9,7 +10,7 @@ from typing import Final, TypeVar
 
 import orjson
 
-from nerve.errors import InvalidField, shown
+from nerve.errors import EmptyInput, InvalidField, shown
 from nerve.frontend.v2.tensors import BYTES, InputTensor, OutputTensor, shown_shape
 from nerve.frontend.v2.views import ENTITIES, LABELS, TEXT, TOKENS
 from nerve.offload import offload, small_answer
@@ -56,6 +57,8 @@ async def run_text(
     wanted = _outputs(outputs)
     request = _asked(parameters)
     texts = await offload(text.texts, inline=text.small)
+    if "" in texts:
+        raise EmptyInput(f"{text.place}, element {texts.index('')}")
     request = replace(request, texts=texts, check=lambda info: check_batch(text, info))
     tokens: TokenAnswer | None = None
     if wanted == [ENTITIES]:
@@ -156,8 +159,11 @@ def _outputs(names: Sequence[str]) -> list[str]:
 def _asked(parameters: Parameters) -> SpanRequest:
     """What the parameters ask for, without texts."""
     if unknown := [name for name in parameters if name not in PARAMETERS]:
-        known = ", ".join((*PARAMETERS, "priority", "timeout"))
-        raise InvalidField("parameters", f"there is no {shown(unknown[0], 64)}; there are {known}")
+        known = (*PARAMETERS, "priority", "timeout")
+        near = difflib.get_close_matches(unknown[0][:64], known, 1)
+        hint = f"did you mean {near[0]}? There are" if near else "there are"
+        fault = f"there is no {shown(unknown[0])}; {hint} {', '.join(known)}"
+        raise InvalidField("parameters", fault)
     ignored = _names(parameters, "ignore_labels")
     return SpanRequest(
         texts=(),

@@ -7,8 +7,8 @@ from typing import Final
 from aiohttp import web
 
 from nerve.config.server import ServerConfig
-from nerve.errors import BodyTooLarge, InvalidField
-from nerve.frontend.http.body import RequestT, json_kind, load_json, parse, read_body
+from nerve.errors import BodyTooLarge, InvalidField, kind_of
+from nerve.frontend.http.body import RequestT, load_json, parse, read_body
 
 MODEL: Final = "/v2/models/{model}"
 VERSION: Final = MODEL + "/versions/{version:[0-9]+}"
@@ -52,7 +52,7 @@ class Bodies:
         """
         value = load_json(await self._said(request))
         if not isinstance(value, dict):
-            raise InvalidField("", f"expected a JSON object, got {json_kind(value)}")
+            raise InvalidField("", f"expected a JSON object, got {kind_of(value)}")
         return value
 
     async def _said(self, request: web.Request) -> bytes:

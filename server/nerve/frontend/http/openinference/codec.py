@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from nerve.errors import InvalidField, Unsupported
-from nerve.frontend.http.body import json_kind, load_json
+from nerve.errors import InvalidField, Unsupported, kind_of
+from nerve.frontend.http.body import load_json
 from nerve.frontend.v2.infer import InferRequest, InferResponse, Scalar, check_few
 from nerve.frontend.v2.tensors import BYTES, MAX_RANK, InputTensor, OutputTensor
 from nerve.frontend.v2.views import TEXT, View
@@ -71,7 +71,7 @@ def read_document(body: bytes, length: int) -> Document:
     """
     value = load_json(body if length == len(body) else body[:length])
     if not isinstance(value, dict):
-        raise InvalidField("", f"expected a JSON object, got {json_kind(value)}")
+        raise InvalidField("", f"expected a JSON object, got {kind_of(value)}")
     request_id = value.get("id", "")
     if not isinstance(request_id, str):
         raise _wrong("id", "a string", request_id)
@@ -111,7 +111,11 @@ def read_parameters(value: object) -> dict[str, Scalar]:
     check_few("parameters", len(parameters))
     for name, each in parameters.items():
         if type(each) not in _SCALARS:
-            raise _wrong(f"parameters.{name:.64}", "a string, a number or a boolean", each)
+            raise _wrong(
+                f"parameters.{name:.64}",
+                "a string, a number or a boolean (lists are strings with commas)",
+                each,
+            )
         if name.startswith(RESERVED):
             raise InvalidField(f"parameters.{name:.64}", f"names with {RESERVED} are reserved")
     return parameters
@@ -179,13 +183,15 @@ def _read_input(value: object, blobs: memoryview) -> tuple[InputTensor, int]:
     """A tensor, and how many of the `blobs` are its content."""
     tensor = _object("", value)
     name, datatype = _string(tensor, "name"), _string(tensor, "datatype")
-    shape = tensor.get("shape")
+    if "shape" not in tensor:
+        raise InvalidField("shape", "this field is required, such as [1,1]")
+    shape = tensor["shape"]
     if (
         type(shape) is not list
         or len(shape) > MAX_RANK
         or any(type(each) is not int for each in shape)
     ):
-        raise _wrong("shape", "a list of a few whole numbers", shape)
+        raise _wrong("shape", "a list of a few whole numbers, such as [1,1]", shape)
     parameters = _object("parameters", tensor.get("parameters", {}))
     _refuse_unsupported(parameters)
     if ("data" in tensor) == ("binary_data_size" in parameters):
@@ -238,6 +244,8 @@ def _refuse_unsupported(parameters: Mapping[str, Any]) -> None:
 
 def _string(value: dict[str, Any], key: str) -> str:
     found = value.get(key)
+    if key not in value:
+        raise InvalidField(key, "this field is required")
     if not isinstance(found, str):
         raise _wrong(key, "a string", found)
     return found
@@ -262,4 +270,4 @@ def _object(place: str, value: object) -> dict[str, Any]:
 
 
 def _wrong(place: str, expected: str, given: object) -> InvalidField:
-    return InvalidField(place, f"expected {expected}, got {json_kind(given)}")
+    return InvalidField(place, f"expected {expected}, got {kind_of(given)}")

@@ -43,6 +43,10 @@ def read_generate(document: Document, model: str, version: str, view: View) -> I
         for key, value in flat.items()
         if key in known
     ]
+    if not inputs:
+        wanted = " or ".join((TEXT, ALIAS) if view is View.TEXT else (INPUT_IDS,))
+        given = ", ".join(map(shown, list(flat)[:8])) or "nothing"
+        raise InvalidField("", f"expected {wanted}, got {given}")
     parameters = read_parameters({key: each for key, each in flat.items() if key not in known})
     if twice := sorted(parameters.keys() & nested.keys()):
         raise InvalidField("parameters", f"{shown(twice[0], 64)} is there more than once")

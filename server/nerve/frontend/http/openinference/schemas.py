@@ -252,10 +252,14 @@ class RepositoryIndexRequest(_Described):
 class ModelLoadRequest(BaseModel):
     """How to load."""
 
+    model_config = ConfigDict(extra="forbid")
+
     parameters: LoadParameters = Field(default_factory=LoadParameters)
 
 
 class ModelUnloadRequest(BaseModel):
     """How to unload."""
+
+    model_config = ConfigDict(extra="forbid")
 
     parameters: UnloadParameters = Field(default_factory=UnloadParameters)
