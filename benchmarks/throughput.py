@@ -5,7 +5,7 @@
 Needs wrk (apt-get install wrk) and the `onnx` package (in the extra `test`); gRPC beside HTTP is
 measured where perf_analyzer can run (apt-get install libb64-0d). Everything is
 measured in rounds, one thing after the other, so that what the machine does meanwhile hits all of
-them; ratios are taken within a round, and the table shows medians over the rounds. About 13
+them; ratios are taken within a round, and the table shows medians over the rounds. About 15
 minutes; --quick takes about 2, and shows that it works rather than how fast. Writes the table
 and a JSON file with the machine's facts to benchmarks/results/. Nothing fails on a slow machine.
 """
