@@ -85,7 +85,7 @@ class FakeModel:
             stride=None,
             device="cpu",
             aggregation_strategy=None,
-            offset_unit=None,
+            offset_unit=config.offset_unit if config else None,
             default_timeout_s=_timeout_s(config),
         )
         self.content = content

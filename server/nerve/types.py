@@ -169,6 +169,11 @@ class Engine(Protocol):
         """Stop the workers; rows still waiting fail with ModelUnloaded."""
 
 
+def group_of(label: str) -> str:
+    """The label of an entity whose first token has `label`, as in transformers: without prefix."""
+    return label.split("-", 1)[-1]
+
+
 class Span(NamedTuple):
     """A stretch of a text with a label: an entity, or a token in strategy `none`.
 

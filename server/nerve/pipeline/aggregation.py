@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from nerve.types import BoolArray, FloatArray, IntArray, Strategy
+from nerve.types import BoolArray, FloatArray, IntArray, Strategy, group_of
 
 FEW_GROUPS: Final = 16
 """Up to so many groups are averaged one by one: fewer steps than sorting them by length."""
@@ -31,7 +31,7 @@ class LabelScheme:
         ]
         numbers: dict[str, int] = {}
         self.labels = tuple(labels)
-        self.groups = tuple(name.split("-", 1)[-1] for name in labels)
+        self.groups = tuple(map(group_of, labels))
         self.tags: IntArray = np.array(
             [numbers.setdefault(tag, len(numbers)) for _, tag in split], dtype=np.int64
         )

@@ -12,6 +12,7 @@ from nerve.repository.catalog import Catalog
 from nerve.repository.lifecycle import State
 from nerve.repository.records import IndexRow, Version
 from nerve.repository.sync import RepositorySync
+from nerve.service.inference import unit_of
 from nerve.types import ModelInfo, OffsetUnit
 
 
@@ -180,7 +181,7 @@ class ControlService:
             copy.config,
             model.serving.version_policy,
             tuple(map(str, model.ready())),
-            copy.config.offset_unit or self._config.offset_unit or OffsetUnit.CODEPOINT,
+            unit_of(None, copy.served.info, self._config, OffsetUnit.CODEPOINT),
         )
 
     async def index(self, *, ready_only: bool = False) -> list[IndexRow]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from nerve.errors import InvalidField
-from nerve.types import ModelInfo, Span
+from nerve.types import ModelInfo, Span, group_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +41,18 @@ class SpanFilter:
                 fault = f"expected a score from 0 to 1, got {self.threshold:g}"
                 raise InvalidField("threshold", fault)
         if self.labels is not None:
-            groups = {_group(label) for label in info.labels}
+            groups = set(map(group_of, info.labels))
             if unknown := sorted(self.labels - groups - set(info.labels)):
                 known = ", ".join(sorted(groups - {"O"}))
                 raise InvalidField(
                     "labels", f"{unknown[0]!r:.60} is no label of {info.name!r}; it has {known}"
                 )
 
-    def keep(self, spans: list[list[Span]]) -> list[list[Span]]:
-        """What is left of the spans of each text."""
-        # of what is named with its prefix; a group may have a hyphen of its own
+    def keep(self, spans: list[list[Span]], info: ModelInfo) -> list[list[Span]]:
+        """What is left of the spans of each text; `info` is of the version that found them."""
+        # A group may have a hyphen of its own: what is no label of the model is one.
         groups = frozenset(
-            label[2:] if label[:2] in ("B-", "I-") else label for label in self.labels or ()
+            group_of(label) if label in info.labels else label for label in self.labels or ()
         )
         return [[span for span in text if self._wanted(span, groups)] for text in spans]
 
@@ -63,12 +63,7 @@ class SpanFilter:
             return True
         if span.scores is None:  # of several tokens: its label has no prefix
             return span.label in groups
-        return span.label in self.labels or _group(span.label) in self.labels
-
-
-def _group(label: str) -> str:
-    """The name that a group of tokens gets, as in `nerve.pipeline.aggregation`."""
-    return label.split("-", 1)[-1]
+        return span.label in self.labels or group_of(span.label) in self.labels
 
 
 TAKE_ALL = SpanFilter()

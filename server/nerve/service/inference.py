@@ -114,7 +114,7 @@ class InferenceService:
                     texts, options, deadline=until, priority=COPY_PRIORITY
                 ),
             )
-        return info, _wanted(request.only, answer)
+        return info, _wanted(request.only, answer, info)
 
     async def spans_and_tokens(
         self, call: Call, request: SpanRequest
@@ -134,7 +134,7 @@ class InferenceService:
             )
             record.succeed(len(request.texts), spans.statistics)
         self._count(info, len(request.texts), spans.statistics)
-        return info, _wanted(request.only, spans), tokens
+        return info, _wanted(request.only, spans, info), tokens
 
     async def logits(
         self, call: Call, rows: Callable[[ModelInfo], Sequence[Row]]
@@ -172,7 +172,7 @@ class InferenceService:
             self.statistics.record(model, call.arrived) as record,
         ):
             info = model.info
-            unit, cut = self._unit(offset_unit, info, default_unit), CutOptions()
+            unit, cut = unit_of(offset_unit, info, self._config, default_unit), CutOptions()
             answer = await model.tokens(
                 texts,
                 unit=unit,
@@ -196,11 +196,6 @@ class InferenceService:
         """Give up what runs for nobody: copies for shadow versions."""
         await self._shadow.aclose()
 
-    def _unit(
-        self, requested: OffsetUnit | None, info: ModelInfo, default: OffsetUnit
-    ) -> OffsetUnit:
-        return requested or info.offset_unit or self._config.offset_unit or default
-
     def _options(self, request: SpanRequest, info: ModelInfo) -> SpanOptions:
         request.check(info)
         request.only.check(info, raw_scores=request.raw_scores)
@@ -208,7 +203,7 @@ class InferenceService:
             strategy=request.strategy or info.aggregation_strategy or request.default_strategy,
             ignore_labels=request.ignore_labels,
             raw_scores=request.raw_scores,
-            offset_unit=self._unit(request.offset_unit, info, OffsetUnit.CODEPOINT),
+            offset_unit=unit_of(request.offset_unit, info, self._config, OffsetUnit.CODEPOINT),
             cut=request.cut,
         )
 
@@ -224,8 +219,15 @@ def _deadline(call: Call, info: ModelInfo) -> float | None:
     return limit if call.deadline is None else min(call.deadline, limit)
 
 
-def _wanted(only: SpanFilter, answer: SpanAnswer) -> SpanAnswer:
-    return answer if only.takes_all else replace(answer, spans=only.keep(answer.spans))
+def _wanted(only: SpanFilter, answer: SpanAnswer, info: ModelInfo) -> SpanAnswer:
+    return answer if only.takes_all else replace(answer, spans=only.keep(answer.spans, info))
+
+
+def unit_of(
+    requested: OffsetUnit | None, info: ModelInfo, config: ServerConfig, default: OffsetUnit
+) -> OffsetUnit:
+    """What offsets count: by the request, the model, the server, or else the dialect."""
+    return requested or info.offset_unit or config.offset_unit or default
 
 
 def check_texts(texts: Sequence[str], limit: int) -> None:

@@ -12,7 +12,7 @@ from nerve.config.running import Precision
 from nerve.config.server import ServerConfig
 from nerve.errors import DeadlineExceeded, EmptyInput, InvalidField, TooManyInputs
 from nerve.repository.catalog import Catalog
-from nerve.service.inference import Call, check_texts
+from nerve.service.inference import Call, check_texts, unit_of
 from nerve.types import ModelInfo, OffsetUnit, TextTokens
 
 T = TypeVar("T")
@@ -59,13 +59,12 @@ class TokenizationService:
         check_texts(texts, call.max_texts)
         with self._catalog.lease(call.model, call.version) as model:
             info = model.info
-            unit = offset_unit or info.offset_unit or self._config.offset_unit
             tokens = await _within(
                 call.deadline,
                 model.tokenize(
                     texts,
                     add_special_tokens=add_special_tokens,
-                    unit=unit or OffsetUnit.CODEPOINT,
+                    unit=unit_of(offset_unit, info, self._config, OffsetUnit.CODEPOINT),
                     max_tokens=info.max_tokens * call.max_texts,
                 ),
             )

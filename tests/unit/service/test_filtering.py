@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -47,7 +49,7 @@ SPANS = [[span("PER", 0.5), span("WORK-OF-ART", 0.9)], [span("B-PER", 0.75)], []
 )
 def test_by_score_and_label(only: SpanFilter, labels: list[list[str]]) -> None:
     only.check(INFO, raw_scores=False)
-    assert [[each.label for each in text] for text in only.keep(SPANS)] == labels
+    assert [[each.label for each in text] for text in only.keep(SPANS, INFO)] == labels
 
 
 @pytest.mark.parametrize(
@@ -72,3 +74,13 @@ def test_logits_may_be_any_number() -> None:
     SpanFilter(-7.5).check(INFO, raw_scores=True)
     with pytest.raises(InvalidField, match="a finite number, got inf"):
         SpanFilter(float("inf")).check(INFO, raw_scores=True)
+
+
+def test_labels_with_hyphens_and_no_prefix() -> None:
+    """A group is named as transformers names it: what follows the first hyphen of its label."""
+    info = dataclasses.replace(INFO, labels=("O", "LAW-ACT", "B-WORK-OF-ART"))
+    found = [[span("ACT", 0.9), span("WORK-OF-ART", 0.9)]]
+    for asked, kept in (("LAW-ACT", "ACT"), ("ACT", "ACT"), ("WORK-OF-ART", "WORK-OF-ART")):
+        only = SpanFilter(labels=frozenset({asked}))
+        only.check(info, raw_scores=False)
+        assert [each.label for each in only.keep(found, info)[0]] == [kept]

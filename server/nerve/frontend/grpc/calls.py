@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar
 
@@ -23,6 +23,7 @@ from nerve.errors import (
     NerveError,
     ServerFault,
     ServerStopping,
+    TooManyInputs,
 )
 from nerve.frontend.priority import PRIORITY_KEY, parse_priority
 from nerve.frontend.status import outcome, retry_after_s
@@ -217,6 +218,17 @@ def call(
         priority=parse_priority(metadata.get(PRIORITY_KEY), place="metadata"),
         arrived=arrived,
     )
+
+
+def texts_of(texts: Sequence[str], limit: int) -> list[str]:
+    """A request's texts; counted before they are taken out of it one by one.
+
+    Raises:
+        TooManyInputs.
+    """
+    if len(texts) > limit:
+        raise TooManyInputs(len(texts), limit)
+    return list(texts)
 
 
 def answered_by(context: Context, info: ModelInfo) -> None:

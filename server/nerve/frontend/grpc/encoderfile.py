@@ -9,8 +9,16 @@ from nerve._proto.encoderfile import token_classification_pb2 as pb
 from nerve._proto.encoderfile import token_pb2
 from nerve.config.server import ServerConfig
 from nerve.frontend.encoderfile_wording import wording
-from nerve.frontend.grpc.calls import Context, Handler, Shell, answered_by, call, target, unary
-from nerve.frontend.grpc.nerve_requests import texts_of
+from nerve.frontend.grpc.calls import (
+    Context,
+    Handler,
+    Shell,
+    answered_by,
+    call,
+    target,
+    texts_of,
+    unary,
+)
 from nerve.metrics import RequestMetrics
 from nerve.offload import offload, small_answer
 from nerve.service.inference import InferenceService

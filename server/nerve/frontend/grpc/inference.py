@@ -14,7 +14,6 @@ from nerve.frontend.grpc.calls import Context, Handler, Shell, unary
 from nerve.frontend.grpc.infer import InferCalls, v2_code
 from nerve.frontend.v2 import metadata, model_config, repository, settings, statistics
 from nerve.frontend.v2.infer import Inferrer, check_model, check_version
-from nerve.frontend.v2.views import resolve
 from nerve.metrics import RequestMetrics
 from nerve.service.control import ControlService
 from nerve.service.inference import InferenceService
@@ -114,9 +113,8 @@ class OpenInferenceService:
     async def _model_ready(self, request: pb.ModelReadyRequest) -> Message:
         """A model that is not known is not ready."""
         check_version(request.version)
-        model = resolve(request.name, self._inference.knows).model
         try:
-            self._inference.info(model, request.version or None)
+            metadata.look_up(self._control, request.name, request.version)
         except ModelUnavailable:
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)

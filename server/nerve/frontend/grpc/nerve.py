@@ -12,13 +12,13 @@ from nerve.frontend.grpc.calls import (
     answered_by,
     call,
     target,
+    texts_of,
     unary,
 )
 from nerve.frontend.grpc.nerve_bulk import IN_FLIGHT, Bulk, weight
 from nerve.frontend.grpc.nerve_requests import (
     extract_request,
     predict_tokens_request,
-    texts_of,
     unit_of,
     wording,
 )

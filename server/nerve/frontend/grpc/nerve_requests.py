@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 from nerve._proto.nerve.v1 import nerve_pb2 as pb
 from nerve.errors import EmptyInput, InvalidField, NerveError, TextTooLong, TooManyInputs
+from nerve.frontend.grpc.calls import texts_of
 from nerve.service.filtering import SpanFilter
 from nerve.service.inference import SpanRequest
 from nerve.types import CutOptions, OffsetUnit, Side, Strategy
@@ -20,17 +21,6 @@ _THEIR_FIELD: Final = "inputs"  # as the service calls texts
 
 
 MOST_LABELS: Final = 1024
-
-
-def texts_of(texts: Sequence[str], limit: int) -> list[str]:
-    """A request's texts; counted before they are taken out of it one by one.
-
-    Raises:
-        TooManyInputs.
-    """
-    if len(texts) > limit:
-        raise TooManyInputs(len(texts), limit)
-    return list(texts)
 
 
 def _labels(labels: Sequence[str], field: str) -> frozenset[str]:
