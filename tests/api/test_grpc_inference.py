@@ -373,7 +373,10 @@ async def test_a_failing_model_is_internal(v2: Caller) -> None:
     assert error.code() == grpc.StatusCode.INTERNAL
 
 
-async def test_a_stream_answers_in_order_and_only_the_bad_item_fails(v2: Caller) -> None:
+async def test_a_stream_answers_in_order_and_only_the_bad_item_fails(
+    http: Client, v2: Caller
+) -> None:
+    """And it alone is counted as an error."""
     stream = v2.stream("ModelStreamInfer")
     requests = [asked("german", id="0"), BAD["framing"][0], asked("israel", id="2")]
     for request in requests:
@@ -386,6 +389,9 @@ async def test_a_stream_answers_in_order_and_only_the_bad_item_fails(v2: Caller)
     assert answers[0].infer_response.parameters["triton_final_response"].bool_param
     assert documents(answers[2].infer_response)[0][0]["text"] == "israel"
     assert await stream.code() == grpc.StatusCode.OK
+    for status, count in (("OK", 2), ("ERROR", 1)):
+        counted = {"dialect": "openinference-grpc", "status": status}
+        assert await http.metric("nerve_requests_total", **counted) == count
 
 
 async def test_a_stream_ends_with_its_first_error_if_it_is_to(v2: Caller) -> None:

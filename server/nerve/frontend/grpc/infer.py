@@ -13,7 +13,7 @@ import grpc
 from nerve._proto.inference import inference_pb2 as pb
 from nerve.errors import InvalidField, NerveError, Unsupported, shown
 from nerve.frontend.grpc.calls import Context, Handler, Shell, presentable, sent, unary
-from nerve.frontend.grpc.streams import stream
+from nerve.frontend.grpc.streams import Refusal, stream
 from nerve.frontend.priority import PRIORITY_KEY, parse_priority
 from nerve.frontend.status import outcome
 from nerve.frontend.v2.infer import (
@@ -88,10 +88,11 @@ class InferCalls:
         except Exception as error:
             if sent(context).get(END_ON_ERROR_KEY) == "true":
                 raise
-            return pb.ModelStreamInferResponse(
+            refusal = pb.ModelStreamInferResponse(
                 error_message=message(str(presentable(error)), request.id),
                 infer_response=pb.ModelInferResponse(id=request.id),
-            ).SerializeToString()
+            )
+            return Refusal(refusal.SerializeToString())
 
         def write() -> bytes:
             answer = to_message(response)

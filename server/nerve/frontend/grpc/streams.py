@@ -51,6 +51,10 @@ def stream(
     return grpc.stream_stream_rpc_method_handler(serve)
 
 
+class Refusal(bytes):
+    """An answer that tells of a failure: sent like any other, but counted as what it is."""
+
+
 class _Item(NamedTuple):
     """A message at work; `told` makes the text of an error from what the shell says."""
 
@@ -130,8 +134,8 @@ class _Stream(Generic[RequestT]):
         well = False
         try:
             written = await self._answer(request, self._context, size)
-            well = True
-            return written
+            well = not isinstance(written, Refusal)
+            return bytes(written)  # grpc takes nothing derived of it
         finally:
             self._shell.observe(began, well=well)
 
