@@ -33,11 +33,19 @@ from oracle import Oracle, Rate
 from perf_analyzer import PerfAnalyzer, find, why_not
 from random_bert import BUNDLED, CACHE, bert_base
 from sample import load_texts, write_bodies
-from throughput_report import COMPARED_AT, Cell, Measured, Round, report
+from throughput_records import COMPARED_AT, TRANSFORM, Cell, Measured, Round
+from throughput_report import report
 from wrk import load, require_wrk
 
 RESULTS: Final = Path(__file__).parent / "results"
 SCHEDULERS: Final = ("cost", "fifo", "none")
+CONFIGS: Final = {
+    **{each: f"dynamic_batching:\n  scheduler: {each}\n" for each in SCHEDULERS},
+    TRANSFORM: "transform: function Postprocess(arr) return arr:softmax(3) end\n",
+}
+"""What is served, by the model's name: the same export folder with each config."""
+PAIRS: Final = 2
+"""How often a round compares the transform with none."""
 FLAGS: Final = ("--model-control-mode", "none", "--exit-on-error")
 CONCURRENCIES: Final = (1, 8, 64, 256)
 
@@ -63,7 +71,7 @@ PACES: Final = {
 
 
 class Bench:
-    """One model: a daemon that serves it once with each scheduler, and the oracle beside it."""
+    """One model: a daemon that serves it with each of `CONFIGS`, and the oracle beside it."""
 
     def __init__(
         self, model: str, folder: Path, scratch: Path, pace: Pace, tool: PerfAnalyzer | None
@@ -106,6 +114,11 @@ class Bench:
         for concurrency in CONCURRENCIES:
             for scheduler in SCHEDULERS if concurrency == COMPARED_AT else SCHEDULERS[:1]:
                 done.cells.append(await self._cell(daemon, http, scheduler, concurrency))
+        for number in range(PAIRS if self._model == "bundled" else 0):
+            names = (SCHEDULERS[0], TRANSFORM)[:: -1 if number % 2 else 1]
+            done.pairs.append(
+                {name: await self._cell(daemon, http, name, COMPARED_AT) for name in names}
+            )
         for protocol in DOORS if self._tool is not None else ():
             done.doors.append(await self._door(daemon, http, protocol))
         done.oracle += await self._best()
@@ -159,14 +172,13 @@ async def _drained(daemon: MeasuredDaemon) -> None:
 
 
 def make_repository(root: Path, folder: Path) -> Path:
-    """A repository with one export folder as a model for each scheduler, named after it."""
-    for scheduler in SCHEDULERS:
-        version = root / scheduler / "1"
+    """A repository with one export folder as a model for each config."""
+    for name, config in CONFIGS.items():
+        version = root / name / "1"
         version.mkdir(parents=True)
         for file in folder.iterdir():  # `root` is in the same file system: no copies
             (version / file.name).hardlink_to(file)
-        config = f"dynamic_batching:\n  scheduler: {scheduler}\n"
-        (root / scheduler / "config.yaml").write_text(config, encoding="utf-8")
+        (root / name / "config.yaml").write_text(config, encoding="utf-8")
     return root
 
 

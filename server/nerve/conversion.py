@@ -39,6 +39,7 @@ from nerve.engine.graph_cache import (
 )
 from nerve.engine.session import gpu_devices, runtime_identity
 from nerve.errors import ModelLoadFailed
+from nerve.processes import python_module
 from nerve.threads import in_own_thread
 from nerve.types import VersionFiles
 
@@ -235,9 +236,8 @@ class _Process:
         with self._lock:
             if self._stopped:
                 raise ModelLoadFailed("its conversion was broken off")
-            self._process = process = subprocess.Popen(
-                # -P: what lies in the working folder is not imported
-                [sys.executable, "-P", "-m", "nerve.engine.precision"],
+            self._process = process = subprocess.Popen(  # noqa: S603  our own interpreter
+                python_module("nerve.engine.precision"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C at a terminal is for the daemon alone

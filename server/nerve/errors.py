@@ -10,7 +10,8 @@ NerveError
 ├── ServerStopping        it answers nothing more on this connection
 ├── DeadlineExceeded      the answer did not come in time
 ├── Unsupported           the protocol has it, this server does not
-├── ServerFault           TokenizationFailed, InferenceFailed, NonFiniteScores
+├── ServerFault           TokenizationFailed, InferenceFailed, NonFiniteScores, TransformFailed
+│   └── TransformFailed   TransformResult, TransformLimit
 └── SetupError            ConfigInvalid, ModelLoadFailed, RuntimeMissing, RepositoryInvalid,
                           AddressUnavailable
 """
@@ -437,6 +438,42 @@ class NonFiniteScores(ServerFault):
 
     def __str__(self) -> str:
         return f"model {self.model!r} gave a score that is NaN or infinite"
+
+
+class TransformFailed(ServerFault):
+    """The model's transform raised an error, or the process that ran it died."""
+
+    reason = "transform_failed"
+
+    def __init__(self, model: str, detail: str) -> None:
+        super().__init__(model, detail)
+        self.model, self.detail = model, detail
+
+    def __str__(self) -> str:
+        return f"the transform of model {self.model!r} failed: {self.detail}"
+
+
+class TransformResult(TransformFailed):
+    """What the model's transform returned cannot stand for scores."""
+
+    reason = "transform_result"
+
+    def __str__(self) -> str:
+        return f"the transform of model {self.model!r} gave no usable scores: {self.detail}"
+
+
+class TransformLimit(TransformFailed):
+    """The model's transform wanted more than `transform_limits` of its config allow."""
+
+    reason = "transform_limit"
+
+    def __init__(self, model: str, limit: str, value: int) -> None:
+        """`limit` is the key of the config, `value` what it is set to."""
+        super().__init__(model, f"the script went over {limit} ({value}) of transform_limits")
+        self.limit, self.value = limit, value
+
+    def __reduce__(self) -> tuple[type[TransformLimit], tuple[str, str, int]]:
+        return type(self), (self.model, self.limit, self.value)
 
 
 class SetupError(NerveError):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
 from nerve.errors import InferenceFailed, NonFiniteScores
-from nerve.pipeline.text_side import Scored, TextSide
+from nerve.pipeline.scored import Scored
+from nerve.pipeline.text_side import TextSide
 from nerve.pipeline.tokenizer import TextTokenizer
 from nerve.pipeline.windows import EncodedText
 from nerve.types import (
@@ -19,12 +20,14 @@ from nerve.types import (
     Engine,
     EngineStatistics,
     FloatArray,
+    IntArray,
     LogitsAnswer,
     ModelInfo,
     OffsetUnit,
     Row,
     RowResult,
     RunTimes,
+    ScoreTransform,
     SpanAnswer,
     SpanOptions,
     TextTokens,
@@ -80,10 +83,20 @@ def _decoded(statistics: CallStatistics, since: float, texts: int) -> CallStatis
 
 
 class NerModel:
-    """`nerve.types.ServedModel` made of a tokenizer, an engine and a decoder."""
+    """`nerve.types.ServedModel` made of a tokenizer, an engine, a decoder, perhaps a transform."""
 
-    def __init__(self, info: ModelInfo, *, tokenizer: TextTokenizer, engine: Engine) -> None:
+    def __init__(
+        self,
+        info: ModelInfo,
+        *,
+        tokenizer: TextTokenizer,
+        engine: Engine,
+        transform: ScoreTransform | None = None,
+        probabilities: bool = False,
+    ) -> None:
+        """`probabilities` tells what the transform's scores are; it is closed with the model."""
         self._info, self._engine = info, engine
+        self._transform, self._probabilities = transform, probabilities
         self._text_side = TextSide(tokenizer, info.labels)
 
     @property
@@ -107,7 +120,8 @@ class NerModel:
         with self._text_side.call():
             encoded, logits, statistics = await self.run(texts, options.cut, deadline, priority)
             came = time.monotonic()
-            spans = await self._text_side.spans(Scored(texts, encoded, logits), options)
+            scored = await self._scored(texts, encoded, logits, deadline)
+            spans = await self._text_side.spans(scored, options)
         return SpanAnswer(spans, _decoded(statistics, came, len(texts)))
 
     async def tokens(
@@ -123,7 +137,8 @@ class NerModel:
         with self._text_side.call():
             encoded, logits, statistics = await self.run(texts, cut, deadline, priority)
             came = time.monotonic()
-            tags = await self._text_side.tags(Scored(texts, encoded, logits), unit)
+            scored = await self._scored(texts, encoded, logits, deadline)
+            tags = await self._text_side.tags(scored, unit)
         return TokenAnswer(tags, _decoded(statistics, came, len(texts)))
 
     async def spans_and_tokens(
@@ -137,7 +152,8 @@ class NerModel:
         """See `nerve.types.ServedModel.spans_and_tokens`."""
         with self._text_side.call():
             encoded, logits, statistics = await self.run(texts, options.cut, deadline, priority)
-            scored, came = Scored(texts, encoded, logits), time.monotonic()
+            came = time.monotonic()
+            scored = await self._scored(texts, encoded, logits, deadline)
             spans = await self._text_side.spans(scored, options)
             tags = await self._text_side.tags(scored, options.offset_unit)
         statistics = _decoded(statistics, came, len(texts))
@@ -197,10 +213,12 @@ class NerModel:
     ) -> tuple[list[EncodedText], list[FloatArray], CallStatistics]:
         """Encode and run: the texts' windows, and the finite logits of each, in the same order.
 
-        Raises as `nerve.types.ServedModel.spans`.
+        Without the transform. Raises as `nerve.types.ServedModel.spans`.
         """
         began = time.monotonic()
         self._engine.check_room()  # before the work of tokenizing
+        if self._transform is not None:
+            self._transform.check_room()
         encoded = await self._text_side.encode(texts, cut)
         tokenized = time.monotonic()
         rows = self.rows(encoded)
@@ -214,6 +232,21 @@ class NerModel:
             runs=ran.runs,
         )
         return encoded, ran.logits, statistics
+
+    async def _scored(
+        self,
+        texts: Sequence[str],
+        encoded: Sequence[EncodedText],
+        logits: Sequence[FloatArray],
+        deadline: float | None,
+    ) -> Scored:
+        """What the transform makes of the logits, if there is one. Raises as its `apply`."""
+        if self._transform is None:
+            return Scored(texts, encoded, logits)
+        made = await self._transform.apply(logits, deadline=deadline)
+        if any(row.ndim == 1 for row in made):
+            return Scored(texts, encoded, logits, chosen=cast("list[IntArray]", made))
+        return Scored(texts, encoded, cast("list[FloatArray]", made), self._probabilities)
 
     async def _infer(
         self, rows: Sequence[Row], deadline: float | None, priority: int | None
@@ -239,5 +272,9 @@ class NerModel:
         return _Ran(logits, queue_s, inference_s, run_times(ran))
 
     async def aclose(self) -> None:
-        """Free the engine."""
-        await self._engine.aclose()
+        """Free the engine, end the transform's process."""
+        try:
+            await self._engine.aclose()
+        finally:
+            if self._transform is not None:
+                await self._transform.aclose()

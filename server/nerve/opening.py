@@ -6,12 +6,14 @@ import asyncio
 import functools
 import logging
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from nerve.config.model import ModelConfig
+from nerve.config.transform import TransformOutput
 from nerve.engine.engine import LocalEngine
 from nerve.engine.padding import Shapes
 from nerve.errors import InferenceFailed, ModelLoadFailed
@@ -24,8 +26,10 @@ from nerve.pipeline.tokenizer import (
     read_json_object,
 )
 from nerve.threads import in_own_thread
+from nerve.transforming.host import TransformHost
 from nerve.types import (
     CutOptions,
+    Limits,
     ModelInfo,
     Row,
     VersionFiles,
@@ -70,7 +74,8 @@ async def open_model(
         for key in ("config", "tokenizer_config", "special_tokens_map")
     }
     tokenizer, engine = await _load_parts(name, files, config, json_files, metrics, optimised, lean)
-    try:
+    async with AsyncExitStack() as opened:  # what there is is freed if the load ends here
+        opened.push_async_callback(engine.aclose)
         engine.round_on_gpus(Shapes.of(config, longest=tokenizer.max_tokens))
         _check_positions(engine, json_files["config"])
         labels = _labels(name, config, json_files["config"], engine.labels)
@@ -93,17 +98,48 @@ async def open_model(
             vocab_size=_vocab_size(tokenizer.highest_id, json_files["config"]),
             type_vocab_size=_type_vocab_size(json_files["config"]),
         )
-        model = NerModel(info, tokenizer=tokenizer, engine=engine)
+        transform = await _open_transform(info, config)
+        if transform is not None:
+            opened.push_async_callback(transform.aclose)
+        model = NerModel(
+            info,
+            tokenizer=tokenizer,
+            engine=engine,
+            transform=transform,
+            probabilities=_gives_probabilities(transform, config),
+        )
         _check_vocabulary(tokenizer.highest_id, json_files["config"])
         await _warm_up(model, engine, config, tokenizer.highest_id)
         await _try_highest_id(engine, tokenizer.highest_id)
         if not lean:
             await engine.measure(tokenizer.max_tokens)
         engine.start()
-    except BaseException:
-        await engine.aclose()
-        raise
+        opened.pop_all()
     return model
+
+
+async def _open_transform(info: ModelInfo, config: ModelConfig) -> TransformHost | None:
+    """The model's transform, tried, in its process; None if it has none. Raises ModelLoadFailed."""
+    if config.transform is None:
+        return None
+    limits = config.transform_limits
+    return await TransformHost.open(
+        info.name,
+        config.transform.text,
+        libs=config.lua_libs,
+        limits=Limits(
+            limits.max_instructions, limits.timeout_microseconds, limits.max_memory_bytes
+        ),
+        labels=len(info.labels),
+        validate=config.validate_transform,
+        max_waiting=info.max_queue_size,
+    )
+
+
+def _gives_probabilities(transform: TransformHost | None, config: ModelConfig) -> bool:
+    if config.transform_output is not None:
+        return config.transform_output is TransformOutput.PROBABILITIES
+    return transform is not None and transform.probabilities
 
 
 async def _load_parts(

@@ -29,6 +29,7 @@ import orjson
 from nerve.config.model import ModelConfig
 from nerve.engine.graph_cache import GraphCache
 from nerve.errors import ModelLoadFailed
+from nerve.processes import python_module
 from nerve.types import VersionFiles
 
 log = logging.getLogger(__name__)
@@ -109,8 +110,7 @@ class _ForkServer:
         self.control.setblocking(False)
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  our own interpreter
-                # -P: what lies in the working folder is not imported
-                [sys.executable, "-P", "-m", "nerve.proof_server", str(theirs.fileno())],
+                python_module("nerve.proof_server", str(theirs.fileno())),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # the daemon's is for its own lines
                 pass_fds=[theirs.fileno()],

@@ -42,6 +42,23 @@ class Side(StrEnum):
     RIGHT = "right"
 
 
+LUA_LIBS: Final = ("table", "string", "math", "coroutine", "utf8")
+"""Libraries of Lua that a transform may have; the first three are the default."""
+UNSAFE_LUA_LIBS: Final = ("io", "os", "debug", "package")
+"""Those that reach out of it: Encoderfile has them as well, but for `debug`."""
+
+
+class Limits(NamedTuple):
+    """What a run of a model's transform may take, at most."""
+
+    max_instructions: int
+    """Of Lua's virtual machine."""
+    timeout_us: int
+    """Wall time."""
+    max_memory_bytes: int
+    """Of what the script holds, tensors included."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One unpadded sequence for the engine: `ids` (tokens,) int64, `type_ids` alike or None for 0s."""
@@ -195,8 +212,9 @@ class Span(NamedTuple):
 class TokenTags:
     """The tokens of one text, in text order, without those that the tokenizer added.
 
-    `logits` is (tokens, labels) float32, `best` the label id of each token; the lists have one
-    item a token, `start`/`end` half-open in the unit that was asked for.
+    `logits` is (tokens, labels) float32, `best` the label id of each token and `score` its logit;
+    the lists have one item a token, `start`/`end` half-open in the unit that was asked for. If the
+    model's transform chose the labels, `logits` is (tokens, 1): those of the chosen ones.
     """
 
     pieces: list[str]
@@ -205,6 +223,7 @@ class TokenTags:
     end: list[int]
     logits: FloatArray
     best: IntArray
+    score: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +364,38 @@ class ModelInfo:
     instances: tuple[tuple[int | None, int], ...] = ()
     vocab_size: int = 0
     type_vocab_size: int = 2
+
+
+class ScoreTransform(Protocol):
+    """The seam to a model's transform, which runs in a process of its own."""
+
+    @property
+    def probabilities(self) -> bool:
+        """Whether what it returns for scores are probabilities, as its trial showed."""
+        ...
+
+    def check_room(self) -> None:
+        """Raises QueueFull if as many requests wait as may."""
+        ...
+
+    async def apply(
+        self, rows: Sequence[FloatArray], *, deadline: float | None
+    ) -> list[FloatArray] | list[IntArray]:
+        """Run it on the rows of one request.
+
+        Args:
+            rows: (tokens, labels) float32 of each.
+            deadline: in monotonic seconds.
+        Returns:
+            The new scores of each row, of the same shape; or for each its tokens' labels (tokens,).
+        Raises:
+            TransformFailed, TransformResult, TransformLimit, QueueFull, DeadlineExceeded.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """End its process."""
+        ...
 
 
 class ServedModel(Protocol):

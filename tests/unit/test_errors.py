@@ -65,7 +65,7 @@ def test_the_drawing_shows_every_class_under_its_parent() -> None:
     drawn: dict[str, set[str]] = {}
     branch = ""
     for line in errors.__doc__.splitlines():
-        if match := re.match(r"[├└]── (\w+)", line):
+        if match := re.match(r"[│ ]*[├└]── (\w+)", line):
             branch = match[1]
         if branch:
             drawn.setdefault(branch, set()).update(re.findall(r"\b[A-Z]\w*[a-z]\w*\b", line))

@@ -64,7 +64,11 @@ def write_changes(source: Source, changes: Changes, tuned: ModelConfig) -> None:
     try:
         text = changed(content, changes)
         value, _ = parse_yaml(text, source=path.name)
-        meant = source.config_of(load_model_config(None, name=source.name, override=value))
+        meant = source.config_of(
+            load_model_config(
+                None, name=source.name, override=value, folder=source.config_file.parent
+            )
+        )
     except (ValueError, ConfigInvalid) as error:
         raise CannotWrite(shown, f"it cannot be changed safely: {error}") from error
     if meant.model_dump() != tuned.model_dump():

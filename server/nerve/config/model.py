@@ -2,73 +2,32 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from nerve.config.problems import parse_yaml, validate
 from nerve.config.running import DynamicBatching, InstanceGroup, Optimization, Section
+from nerve.config.transform import (
+    LuaLib,
+    TransformLimits,
+    TransformOrText,
+    TransformOutput,
+    with_script,
+)
+from nerve.config.versions import (
+    LatestVersions,
+    Routing,
+    Shadow,
+    VersionPolicy,
+    policy_shorthand,
+)
 from nerve.errors import ConfigInvalid, Problem
 from nerve.types import OffsetUnit, Side, Strategy
 
 MAX_CONFIG_BYTES = 128 * 1024
-
-
-class LatestVersions(Section):
-    """Serve the newest versions."""
-
-    num_versions: Annotated[int, Field(strict=True, ge=1)] = 1
-    """How many, counted from the highest number."""
-
-
-class AllVersions(Section):
-    """Serve every version in the folder."""
-
-
-class SpecificVersions(Section):
-    """Serve exactly these versions."""
-
-    versions: Annotated[list[Annotated[int, Field(strict=True, ge=1)]], Field(min_length=1)]
-    """Their numbers; one that is missing is listed UNAVAILABLE, the others are served."""
-
-
-class VersionPolicy(Section):
-    """Which version folders are served: exactly one of the three keys."""
-
-    latest: LatestVersions | None = None
-    """The newest ones; the default, with one version."""
-    all: AllVersions | None = None
-    """Every one."""
-    specific: SpecificVersions | None = None
-    """Those that are listed."""
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        given = [name for name in ("latest", "all", "specific") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                "exactly one of latest, all, specific is needed, "
-                f"got {' and '.join(given) if given else 'none'}"
-            )
-        return self
-
-
-def _policy_shorthand(value: object) -> object:
-    """`version_policy: all` and `latest` mean the same with an empty mapping."""
-    return {value: {}} if value in ("all", "latest") else value
-
-
-_VERSION = re.compile(r"[1-9][0-9]{0,17}")
-
-
-def _version_key(value: object) -> object:
-    """Versions as keys: YAML and JSON write them as text or number."""
-    if isinstance(value, bool) or (isinstance(value, str) and not _VERSION.fullmatch(value)):
-        raise ValueError(f"expected a version number, got {value!r}")
-    return value
 
 
 def _one_group(value: object) -> object:
@@ -109,35 +68,6 @@ class QualityGate(Section):
     """Least micro-averaged F1 over entities (span and label) of golden.jsonl beside the model."""
 
 
-Version = Annotated[int, BeforeValidator(_version_key), Field(ge=1)]
-
-
-class Routing(Section):
-    """Which versions answer requests that name none. Versions named here are served in addition to
-    those of version_policy."""
-
-    weights: Annotated[
-        dict[Version, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)
-    ]
-    """Share of the requests by version, of any sum; a version that is not READY gets none."""
-
-    @model_validator(mode="after")
-    def _not_all_zero(self) -> Self:
-        if not any(self.weights.values()):
-            raise ValueError("at least one weight must be over 0")
-        return self
-
-
-class Shadow(Section):
-    """A version that gets copies of requests, served in addition to those of version_policy; its
-    answers are only compared and counted."""
-
-    version: Annotated[int, Field(strict=True, ge=1)]
-    """The version that gets the copies; it answers only requests that name it."""
-    fraction: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
-    """Share of the requests without a version that are copied."""
-
-
 class ModelConfig(Section):
     """`config.yaml` beside the version folders. Every key is optional: the export folder tells
     what the model is, this file only overrides."""
@@ -149,7 +79,7 @@ class ModelConfig(Section):
     version_policy: Annotated[
         VersionPolicy,
         BeforeValidator(
-            _policy_shorthand, json_schema_input_type=VersionPolicy | Literal["latest", "all"]
+            policy_shorthand, json_schema_input_type=VersionPolicy | Literal["latest", "all"]
         ),
     ] = VersionPolicy(latest=LatestVersions())
     """Which versions are served."""
@@ -171,6 +101,17 @@ class ModelConfig(Section):
     """Overrides for the tokenizer."""
     labels: Annotated[list[str], Field(min_length=1)] | None = None
     """Names of the model's labels in the order of its output; by default id2label of config.json."""
+    transform: TransformOrText | None = None
+    """A Lua script that changes the scores of each request before labels are chosen."""
+    lua_libs: list[LuaLib] | None = None
+    """Libraries of Lua that the script may use beside the base; by default table, string, math."""
+    validate_transform: bool = True
+    """Try the script on random scores before the version is READY."""
+    transform_limits: TransformLimits = TransformLimits()
+    """What a run of the script may take."""
+    transform_output: TransformOutput | None = None
+    """Whether routes with probabilities take the script's numbers for logits or for probabilities;
+    by default what the trial shows: numbers from 0 to 1 that sum to 1 for each token."""
     aggregation_strategy: Strategy | None = None
     """Strategy for requests that name none; by default the dialect's own."""
     offset_unit: OffsetUnit | None = None
@@ -191,8 +132,16 @@ SERVING_KEYS: Final = frozenset({"name", "task", "version_policy", "routing", "s
 reloads nothing, and a version's own config.yaml may not hold them."""
 
 
+REPLACED_KEYS: Final = frozenset({"transform"})
+"""Mappings of which a version's own replaces the model's, instead of being laid over it."""
+
+
 def load_model_config(
-    path: Path | None, *, name: str, override: Mapping[str, object] | None = None
+    path: Path | None,
+    *,
+    name: str,
+    override: Mapping[str, object] | None = None,
+    folder: Path | None = None,
 ) -> ModelConfig:
     """Read `config.yaml`.
 
@@ -200,6 +149,8 @@ def load_model_config(
         path: the file, or None for a model without one.
         name: the model folder's name.
         override: what to take in place of the file's content, with the same keys.
+        folder: the model's, in which an override's `transform.path` lies; without one that file
+            is not read.
     Raises:
         ConfigInvalid: every problem of the file, each with its path and line.
     """
@@ -207,17 +158,19 @@ def load_model_config(
     value: Mapping[str, object]
     if override is not None:
         source, value = "config override", override
+        home = folder
     elif path is None:
         return ModelConfig()
     else:
         source = path.name
         value, lines = _read(path, source)
+        home = path.parent
     stated = value.get("name")
     problems = []
     if isinstance(stated, str) and stated != name:
         fault = f"is {stated!r}, but the model's folder is {name!r}; make them equal"
         problems.append(Problem("name", fault, lines.get(("name",), 0)))
-    return _validated(value, source, lines, problems)
+    return _validated(_with_script(value, home, lines, problems), source, lines, problems)
 
 
 def load_version_config(path: Path, model: ModelConfig, *, number: int) -> ModelConfig:
@@ -227,6 +180,7 @@ def load_version_config(path: Path, model: ModelConfig, *, number: int) -> Model
         ConfigInvalid: every problem of the file, each with its path and line.
     """
     source = f"{number}/{path.name}"
+    value: Mapping[str, object]
     value, lines = _read(path, source)
     problems = [
         Problem(
@@ -235,6 +189,7 @@ def load_version_config(path: Path, model: ModelConfig, *, number: int) -> Model
         for key in value
         if key in SERVING_KEYS
     ]
+    value = _with_script(value, path.parent, lines, problems)
     merged = _laid_over(model.model_dump(exclude_unset=True), value)
     return _validated(merged, source, lines, problems)
 
@@ -251,6 +206,23 @@ def _read(path: Path, source: str) -> tuple[dict[str, object], dict[tuple[int | 
     except OSError as error:
         raise ConfigInvalid(source, [Problem("", f"cannot be read: {error.strerror}")]) from error
     return parse_yaml(text, source=source)
+
+
+def _with_script(
+    value: Mapping[str, object],
+    folder: Path | None,
+    lines: Mapping[tuple[int | str, ...], int],
+    problems: list[Problem],
+) -> Mapping[str, object]:
+    """`value` with the script that it names in it; what is wrong with that joins `problems`."""
+    if folder is None:
+        return value
+    try:
+        return with_script(value, folder)
+    except ValueError as error:
+        line = lines.get(("transform", "path"), 0)
+        problems.append(Problem("transform.path", str(error), line))
+        return value
 
 
 def _validated(
@@ -272,7 +244,7 @@ def _laid_over(base: Mapping[str, object], over: Mapping[str, object]) -> dict[s
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        if isinstance(below, Mapping) and isinstance(value, Mapping):
+        if key not in REPLACED_KEYS and isinstance(below, Mapping) and isinstance(value, Mapping):
             merged[key] = _laid_over(below, value)
         else:
             merged[key] = value

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from nerve.config.problems import parse_yaml, validate
 from nerve.errors import ConfigInvalid, Problem
@@ -18,7 +19,7 @@ from nerve.types import OffsetUnit
 ENV_PREFIX = "NERVE_"
 
 
-_LISTS = {"repositories": os.pathsep, "load_model": ","}
+_LISTS = {"repositories": os.pathsep, "load_model": ",", "mcp_allowed_origins": ","}
 """Settings that are lists, and what separates their items in a variable."""
 
 
@@ -30,6 +31,15 @@ def _no_flag(value: object) -> object:
     """YAML's `yes` is true, which would count as 1."""
     if isinstance(value, bool):
         raise ValueError("expected a port number, got a boolean")  # noqa: TRY004  pydantic wants it
+    return value
+
+
+def _origin(value: str) -> str:
+    """As a browser writes it, or it would never be the same."""
+    if not re.fullmatch(r"\*|https?://[^/\s?#@A-Z]+", value):
+        raise ValueError(
+            f"expected scheme://host[:port] in lower case and without a path, or *, got {value!r:.80}"
+        )
     return value
 
 
@@ -73,6 +83,15 @@ class ServerConfig(BaseModel):
     grpc_max_connection_age_s: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
     """Age at which a gRPC connection is closed so that its client looks for a server anew; calls in
     flight get request_timeout_s to end. By default never."""
+    enable_mcp: bool = False
+    """Offer tools to language models at /mcp on HTTP's port, by the Model Context Protocol."""
+    mcp_allowed_origins: list[Annotated[str, AfterValidator(_origin)]] = []
+    """Web pages that may use /mcp, as scheme://host[:port], beside those of this machine; "*" is
+    any. In NERVE_MCP_ALLOWED_ORIGINS separated by commas."""
+    mcp_max_sessions: Annotated[int, Field(ge=1)] = 1000
+    """Most sessions of MCP clients that are open at the same time."""
+    mcp_session_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
+    """Time without a request or an open stream after which such a session is ended."""
     default_model: str | None = None
     """The model that routes without a name mean; by default the only one."""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = (
@@ -151,6 +170,15 @@ class ServerConfig(BaseModel):
     def _something_listens(self) -> Self:
         if self.disable_http and self.disable_grpc:
             raise ValueError("Cannot disable both gRPC and HTTP")
+        return self
+
+    @model_validator(mode="after")
+    def _mcp_has_a_door(self) -> Self:
+        if self.enable_mcp and self.disable_http:
+            raise ValueError(
+                "enable_mcp offers /mcp on the port of HTTP, which is disabled; `nerve mcp` has one "
+                "of its own"
+            )
         return self
 
 

@@ -11,6 +11,8 @@ TEXTS: Final[dict[type[errors.NerveError], str]] = {
     errors.TokenizationFailed: "Error during tokenization",
     errors.InferenceFailed: "Error running model",
 }
+RESULT: Final = "Error postprocessing token classifications"
+"""Before what is wrong with the result of a transform."""
 
 
 def wording(error: errors.NerveError) -> str:
@@ -20,4 +22,8 @@ def wording(error: errors.NerveError) -> str:
             f"Error, decoded message length too large: found {error.given_bytes} bytes, "
             f"the limit is: {error.limit_bytes} bytes"
         )
+    if isinstance(error, errors.TransformResult):
+        return f"{RESULT}: {error.detail}"
+    if isinstance(error, errors.TransformFailed):  # Lua's own text
+        return error.detail
     return TEXTS.get(type(error)) or str(error)

@@ -62,6 +62,9 @@ TABLE: Final[dict[type[errors.NerveError], Outcome]] = {
     errors.TokenizationFailed: Outcome(500, "INTERNAL", 422, "Tokenizer", 500),
     errors.InferenceFailed: Outcome(500, "INTERNAL", 424, "Backend", 500),
     errors.NonFiniteScores: Outcome(500, "INTERNAL", 500, "Backend", 500),
+    errors.TransformFailed: Outcome(500, "INTERNAL", 500, "Backend", 500),
+    errors.TransformResult: Outcome(500, "INTERNAL", 500, "Backend", 500),
+    errors.TransformLimit: Outcome(500, "INTERNAL", 500, "Backend", 500),
 }
 """Every error that a request can meet; those of SetupError never reach a client."""
 

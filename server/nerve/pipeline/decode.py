@@ -46,6 +46,8 @@ class Decoder:
         encoded: Sequence[EncodedText],
         logits: Sequence[FloatArray],
         options: SpanOptions,
+        *,
+        probabilities: bool = False,
     ) -> list[list[Span]]:
         """Spans of each text, in text order.
 
@@ -53,14 +55,15 @@ class Decoder:
             texts, encoded: as many as there are texts.
             logits: (tokens, labels) float32 of each window, texts one after another; finite.
             options: strategy, what to ignore, raw scores, unit of the offsets.
+            probabilities: the logits are some already.
         """
         if options.strategy is Strategy.NONE:
-            return self._token_spans(texts, encoded, logits, options)
+            return self._token_spans(texts, encoded, logits, options, probabilities)
         windows = [window for text in encoded for window in text.windows]
         flat = _Flat(texts, encoded, [window.kept for window in windows], logits)
         groups = aggregate(
             Tokens(
-                flat.logits if options.raw_scores else softmax(flat.logits),
+                flat.logits if options.raw_scores or probabilities else softmax(flat.logits),
                 flat.row_starts,
                 self._subword(texts, flat),
             ),
@@ -97,6 +100,7 @@ class Decoder:
         """Every token of each text once, with its logits. Arguments as for `spans`."""
         flat = self._each_token_once(texts, encoded, logits)
         best = flat.logits.argmax(axis=1)
+        score = flat.logits[np.arange(len(best)), best]
         bounds = _bounds(flat.text_of, len(texts))
         out = []
         for text, low, high in zip(texts, bounds[:-1], bounds[1:], strict=True):
@@ -108,6 +112,7 @@ class Decoder:
                     end=convert(text, flat.end[low:high], unit).tolist(),
                     logits=flat.logits[low:high],
                     best=best[low:high],
+                    score=score[low:high],
                 )
             )
         return out
@@ -118,11 +123,12 @@ class Decoder:
         encoded: Sequence[EncodedText],
         logits: Sequence[FloatArray],
         options: SpanOptions,
+        given: bool,
     ) -> list[list[Span]]:
         flat = self._each_token_once(texts, encoded, logits)
         # Rounding can make two probabilities equal whose logits differ: always choose by the
         # probability, as transformers does.
-        probabilities = softmax(flat.logits)
+        probabilities = flat.logits if given else softmax(flat.logits)
         best = probabilities.argmax(axis=1)
         shown = flat.logits if options.raw_scores else probabilities
         ignored = self._scheme.ignored(options.ignore_labels, of_groups=False)

@@ -7,7 +7,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from nerve.errors import InvalidField
@@ -15,6 +15,7 @@ from nerve.offload import INLINE_TOKENS_TOGETHER, Together, offload, small_answe
 from nerve.pipeline.aggregation import LabelScheme
 from nerve.pipeline.decode import Decoder
 from nerve.pipeline.offsets import convert
+from nerve.pipeline.scored import Scored
 from nerve.pipeline.tokenizer import TextTokenizer
 from nerve.pipeline.windows import EncodedText, Window
 from nerve.types import (
@@ -36,18 +37,8 @@ LARGE_AT_ONCE: Final = 2
 threads are left for texts that an engine waits for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """Texts of one call, and the finite logits (tokens, labels) of each of their windows."""
-
-    texts: Sequence[str]
-    encoded: Sequence[EncodedText]
-    logits: Sequence[FloatArray]
-
-    @property
-    def tokens(self) -> int:
-        """In all windows."""
-        return sum(map(len, self.logits))
+Asked = tuple[SpanOptions, bool]
+"""Options of a call, and whether its scores are probabilities already."""
 
 
 class TextSide:
@@ -63,9 +54,10 @@ class TextSide:
             self._encode_calls,
             inline=lambda calls: small_texts([text for texts in calls for text in texts]),
         )
-        self._spans: Together[SpanOptions, Scored, list[list[Span]]] = Together(
-            lambda options, calls: _decode_calls(
-                functools.partial(self._decoder.spans, options=options), calls
+        self._spans: Together[Asked, Scored, list[list[Span]]] = Together(
+            lambda asked, calls: _decode_calls(
+                functools.partial(self._decoder.spans, options=asked[0], probabilities=asked[1]),
+                calls,
             ),
             inline=_few_tokens,
         )
@@ -97,17 +89,35 @@ class TextSide:
         return await offload(lambda: self.encode_here(texts, cut), inline=small)
 
     async def spans(self, scored: Scored, options: SpanOptions) -> list[list[Span]]:
-        """Spans of each text, in text order."""
+        """Spans of each text, in text order.
+
+        Raises:
+            InvalidField: raw scores of labels that the transform chose; there are none of the others.
+        """
+        if scored.chosen is not None:
+            if options.raw_scores:
+                fault = "the model's transform chooses the labels, so there are no raw scores"
+                raise InvalidField("raw_scores", fault)
+            scored = scored.chosen_probabilities()
         small = small_answer(len(scored.texts), scored.tokens)
         if small and self._inside > 1:
-            return await self._spans(options, scored)
+            return await self._spans((options, scored.probabilities), scored)
         return await offload(
-            lambda: self._decoder.spans(scored.texts, scored.encoded, scored.logits, options),
+            lambda: self._decoder.spans(
+                scored.texts,
+                scored.encoded,
+                scored.logits,
+                options,
+                probabilities=scored.probabilities,
+            ),
             inline=small,
         )
 
     async def tags(self, scored: Scored, unit: OffsetUnit) -> list[TokenTags]:
         """Every token of each text."""
+        if scored.chosen is not None:
+            tags = await self.tags(scored.chosen_logits(), unit)
+            return [replace(each, logits=each.score[:, None]) for each in tags]
         small = small_answer(len(scored.texts), scored.tokens)
         if small and self._inside > 1:
             return await self._tags(unit, scored)

@@ -68,7 +68,7 @@ def read_wanted(
     """
     name, overridden = files.name, override is not None
     try:
-        config = load_model_config(files.config, name=name, override=override)
+        config = load_model_config(files.config, name=name, override=override, folder=files.path)
     except ConfigInvalid as error:
         problem = files.problem or str(error)
         return Wanted(name, problem=problem, warnings=files.warnings, overridden=overridden)

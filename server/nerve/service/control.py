@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 
-from nerve.config.model import ModelConfig, VersionPolicy
+from nerve.config.model import ModelConfig
 from nerve.config.server import ServerConfig
+from nerve.config.versions import VersionPolicy
 from nerve.errors import ModelControlDisabled, ModelUnavailable
 from nerve.repository.catalog import Catalog
 from nerve.repository.lifecycle import State

@@ -15,16 +15,15 @@ from pydantic import BaseModel, ValidationError
 from nerve.config.model import (
     MAX_CONFIG_BYTES,
     SERVING_KEYS,
-    AllVersions,
-    LatestVersions,
     ModelConfig,
-    SpecificVersions,
     load_model_config,
     load_version_config,
 )
 from nerve.config.running import Gpu, GpuProvider, Kind, Precision, Scheduler
+from nerve.config.transform import MAX_SCRIPT_BYTES, TransformOutput
+from nerve.config.versions import AllVersions, LatestVersions, SpecificVersions
 from nerve.errors import ConfigInvalid
-from nerve.types import OffsetUnit, Side, Strategy
+from nerve.types import LUA_LIBS, OffsetUnit, Side, Strategy
 
 
 def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -75,6 +74,7 @@ def value_at(config: object, key: str) -> object:
 def load(tmp_path: Path, text: str | bytes, *, name: str = "ner") -> ModelConfig:
     file = tmp_path / "config.yaml"
     file.write_bytes(text.encode() if isinstance(text, str) else text)
+    (tmp_path / "transform.lua").write_text(SCRIPT)
     return load_model_config(file, name=name)
 
 
@@ -86,6 +86,7 @@ def faults(tmp_path: Path, text: str | bytes, *, name: str = "ner") -> list[tupl
     return [(each.path, each.line, each.message) for each in caught.value.problems]
 
 
+SCRIPT = "function Postprocess(arr) return arr:softmax(3) end\n"
 VALID: dict[str, list[tuple[str, object]]] = {
     "name": [("ner", "ner"), ("null", None)],
     "task": [("token-classification", "token-classification")],
@@ -177,6 +178,33 @@ VALID: dict[str, list[tuple[str, object]]] = {
     "tokenizer.stride": [("0", 0), ("64", 64)],
     "tokenizer.add_special_tokens": [("false", False), ("true", True)],
     "labels": [("[O]", ["O"]), ("[O, B-PER, '', 'O']", ["O", "B-PER", "", "O"])],
+    "transform": [
+        ("'return 1'", {"script": "return 1", "path": None}),
+        ("{path: transform.lua}", {"script": SCRIPT, "path": "transform.lua"}),
+        ("null", None),
+    ],
+    "transform.script": [("'return 1'", "return 1")],
+    "transform.path": [("transform.lua", "transform.lua"), ("./transform.lua", "./transform.lua")],
+    "lua_libs": [
+        ("[]", []),
+        ("[table, string, math, coroutine, utf8]", [*LUA_LIBS]),
+        ("null", None),
+    ],
+    "validate_transform": [("false", False), ("true", True)],
+    "transform_limits": [
+        (
+            "{}",
+            {
+                "max_instructions": 100_000_000,
+                "timeout_microseconds": 2_000_000,
+                "max_memory_bytes": 268_435_456,
+            },
+        )
+    ],
+    "transform_limits.max_instructions": [("1000", 1000), ("1000000000000", 10**12)],
+    "transform_limits.timeout_microseconds": [("1000", 1000), ("60000000", 60_000_000)],
+    "transform_limits.max_memory_bytes": [("1048576", 1 << 20), ("68719476736", 1 << 36)],
+    "transform_output": [*[(each.value, each) for each in TransformOutput], ("null", None)],
     "aggregation_strategy": [(each.value, each) for each in Strategy],
     "offset_unit": [(each.value, each) for each in OffsetUnit],
     "model_warmup": [("[]", [])],
@@ -245,6 +273,31 @@ INVALID: dict[str, list[str]] = {
     "tokenizer.stride": ["-1", "x"],
     "tokenizer.add_special_tokens": ["maybe", "null", "2"],
     "labels": ["[]", "O", "[1]", "[NO]", "[null]", "{0: O}"],
+    "transform": [
+        "3",
+        "[]",
+        "{}",
+        "''",
+        "{file: transform.lua}",
+        "{script: x, path: transform.lua}",
+    ],
+    "transform.script": ["3", "''", "[x]"],
+    "transform.path": [
+        "''",
+        "3",
+        "other.lua",
+        "/etc/passwd.lua",
+        "../config.lua",
+        "config.yaml",
+        ".",
+    ],
+    "lua_libs": ["string", "[io]", "[os]", "[debug]", "[package]", "[strings]", "[1]", "[null]"],
+    "validate_transform": ["maybe", "null", "2"],
+    "transform_limits": ["3", "null", "{instructions: 1000}"],
+    "transform_limits.max_instructions": ["999", "-1", "1.5", "x", "null", "10000000000000"],
+    "transform_limits.timeout_microseconds": ["999", "60000001", "1s", "null"],
+    "transform_limits.max_memory_bytes": ["1048575", "137438953472", "1GB", "null"],
+    "transform_output": ["scores", "LOGITS", "1"],
     "aggregation_strategy": ["best", "FIRST", "1"],
     "offset_unit": ["bytes", "utf8", "1"],
     "model_warmup": ["null", "3", "[3]"],
@@ -514,6 +567,60 @@ def test_a_version_s_config_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("a: &a [*a]\n")
     with pytest.raises(ConfigInvalid, match=r"^7/config\.yaml: "):
         load_version_config(tmp_path / "config.yaml", ModelConfig(), number=7)
+
+
+# --- a transform in a file ---
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff", "t.lua is not UTF-8"),
+        (b" \n", "t.lua is empty"),
+        (b"-" * (MAX_SCRIPT_BYTES + 1), f"t.lua is over {MAX_SCRIPT_BYTES} bytes"),
+        (None, "t.lua is not in the folder of config.yaml"),
+    ],
+)
+def test_a_script_that_cannot_be_used(tmp_path: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "t.lua").write_bytes(content)
+    assert faults(tmp_path, "max_batch_size: 2\ntransform: {path: t.lua}") == [
+        ("transform.path", 2, message)
+    ]
+
+
+def test_a_script_that_is_a_link_out_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "secret.lua").write_text("x")
+    folder = tmp_path / "ner"
+    folder.mkdir()
+    (folder / "t.lua").symlink_to(tmp_path / "secret.lua")
+    ((_, _, message),) = faults(folder, "transform: {path: t.lua}")
+    assert "leads out of the model's folder" in message
+
+
+def test_a_version_s_transform_takes_the_place_of_the_model_s(tmp_path: Path) -> None:
+    model = load(tmp_path, "transform: {path: transform.lua}\nlua_libs: []")
+    own = tmp_path / "2" / "config.yaml"
+    own.parent.mkdir()
+    (own.parent / "own.lua").write_text(" return 2 \n")
+    texts = []
+    for text in ("transform: {path: own.lua}", "transform: return 3", "transform: null", "{}"):
+        own.write_text(text)
+        config = load_version_config(own, model, number=2)
+        assert config.lua_libs == []
+        texts.append(config.transform and config.transform.text)
+    assert texts == ["return 2", "return 3", None, SCRIPT.strip()]
+
+
+def test_an_override_s_script_lies_in_the_model_s_folder(tmp_path: Path) -> None:
+    (tmp_path / "t.lua").write_text("return 4")
+    override = {"transform": {"path": "t.lua"}}
+    unread = load_model_config(None, name="ner", override=override)
+    assert unread.transform is not None
+    assert unread.transform.text == ""
+    config = load_model_config(None, name="ner", override=override, folder=tmp_path)
+    assert config.transform is not None
+    assert config.transform.text == "return 4"
 
 
 # --- an override ---

@@ -24,6 +24,10 @@ ENVIRONMENT: dict[str, tuple[str, object]] = {
     "grpc_keepalive_s": ("30", 30.0),
     "grpc_min_ping_interval_s": ("0", 0.0),
     "grpc_max_connection_age_s": ("300", 300.0),
+    "enable_mcp": ("true", True),
+    "mcp_allowed_origins": ("https://a,http://b:1", ["https://a", "http://b:1"]),
+    "mcp_max_sessions": ("1", 1),
+    "mcp_session_timeout_s": ("0.5", 0.5),
     "default_model": ("ner", "ner"),
     "log_level": ("debug", "debug"),
     "offset_unit": ("utf16", OffsetUnit.UTF16),
@@ -60,6 +64,10 @@ INVALID: dict[str, list[str]] = {
     "grpc_keepalive_s": ["0", "x", "nan", "inf"],
     "grpc_min_ping_interval_s": ["-1", "x", "nan", "inf"],
     "grpc_max_connection_age_s": ["0", "x", "nan", "inf"],
+    "enable_mcp": ["maybe"],
+    "mcp_allowed_origins": ["a", "https://a/", "https://a/mcp", "HTTPS://A", "https://a b", "*.a"],
+    "mcp_max_sessions": ["0", "x"],
+    "mcp_session_timeout_s": ["0", "-1", "x", "nan", "inf"],
     "default_model": [],
     "log_level": ["trace", "loud"],
     "offset_unit": ["bytes"],
@@ -132,7 +140,7 @@ def test_an_invalid_variable_is_told_by_its_field(name: str, text: str) -> None:
     with pytest.raises(ConfigInvalid) as caught:
         settings(environment={f"NERVE_{name.upper()}": text})
     (problem,) = caught.value.problems
-    assert (problem.path, problem.line) == (name, 0)
+    assert (problem.path.removesuffix("[0]"), problem.line) == (name, 0)
     assert repr(text) in problem.message or "greater" in problem.message
     assert problem.message[0].islower()
 
@@ -293,6 +301,12 @@ def test_load_model_is_for_explicit(mode: str) -> None:
         settings(flags=flags)
     config = settings(flags={**flags, "model_control_mode": "explicit"})
     assert config.load_model == ["ner"]
+
+
+def test_mcp_has_a_door() -> None:
+    """It is on the port of HTTP."""
+    with pytest.raises(ConfigInvalid, match="enable_mcp offers /mcp on the port of HTTP"):
+        settings(flags={"enable_mcp": True, "disable_http": True})
 
 
 def test_load_model_in_a_file(tmp_path: Path) -> None:

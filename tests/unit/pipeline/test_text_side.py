@@ -16,7 +16,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from nerve.config.model import TokenizerConfig
 from nerve.errors import InvalidField, TokenizationFailed
 from nerve.offload import INLINE_CHARACTERS, INLINE_TOKENS, MAX_TOGETHER
-from nerve.pipeline.text_side import LARGE_AT_ONCE, Scored, TextSide
+from nerve.pipeline.scored import Scored
+from nerve.pipeline.text_side import LARGE_AT_ONCE, TextSide
 from nerve.pipeline.tokenizer import TextTokenizer, load_tokenizer
 from nerve.pipeline.windows import EncodedText, Window
 from nerve.types import CutOptions, OffsetUnit, Side, Span, SpanOptions, Strategy, TokenTags

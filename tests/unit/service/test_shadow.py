@@ -193,6 +193,7 @@ def tags(*best: int) -> TokenTags:
         list(range(1, count + 1)),
         np.zeros((count, 2), np.float32),
         np.array(best, np.int64),
+        np.zeros(count, np.float32),
     )
 
 

@@ -83,7 +83,14 @@ class EncoderfileService:
 
 def _result(tags: TokenTags, labels: tuple[str, ...]) -> pb.TokenClassificationResult:
     rows = zip(
-        tags.pieces, tags.ids, tags.start, tags.end, tags.logits, tags.best.tolist(), strict=True
+        tags.pieces,
+        tags.ids,
+        tags.start,
+        tags.end,
+        tags.logits,
+        tags.best.tolist(),
+        tags.score,
+        strict=True,
     )
     return pb.TokenClassificationResult(
         tokens=[
@@ -91,8 +98,8 @@ def _result(tags: TokenTags, labels: tuple[str, ...]) -> pb.TokenClassificationR
                 token_info=token_pb2.TokenInfo(token=piece, token_id=number, start=start, end=end),
                 scores=scores.tolist(),
                 label=labels[best],
-                score=float(scores[best]),
+                score=float(score),
             )
-            for piece, number, start, end, scores, best in rows
+            for piece, number, start, end, scores, best, score in rows
         ]
     )

@@ -56,6 +56,7 @@ def tokens(tags: TokenTags, labels: tuple[str, ...]) -> pb.Tokens:
         tags.end,
         tags.logits.tolist(),
         tags.best.tolist(),
+        tags.score.tolist(),
         strict=True,
     )
     return pb.Tokens(
@@ -67,9 +68,9 @@ def tokens(tags: TokenTags, labels: tuple[str, ...]) -> pb.Tokens:
                 end=end,
                 scores=scores,
                 label=labels[best],
-                score=scores[best],
+                score=score,
             )
-            for piece, number, start, end, scores, best in rows
+            for piece, number, start, end, scores, best, score in rows
         ]
     )
 

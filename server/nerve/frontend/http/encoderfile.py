@@ -177,7 +177,14 @@ def render(
 def result(tags: TokenTags, labels: tuple[str, ...]) -> dict[str, Any]:
     """The tokens of one text."""
     rows = zip(
-        tags.pieces, tags.ids, tags.start, tags.end, tags.logits, tags.best.tolist(), strict=True
+        tags.pieces,
+        tags.ids,
+        tags.start,
+        tags.end,
+        tags.logits,
+        tags.best.tolist(),
+        tags.score,
+        strict=True,
     )
     return {
         "tokens": [
@@ -185,9 +192,9 @@ def result(tags: TokenTags, labels: tuple[str, ...]) -> dict[str, Any]:
                 "token_info": {"token": piece, "token_id": number, "start": start, "end": end},
                 "scores": scores,
                 "label": labels[best],
-                "score": scores[best],
+                "score": score,
             }
-            for piece, number, start, end, scores, best in rows
+            for piece, number, start, end, scores, best, score in rows
         ]
     }
 

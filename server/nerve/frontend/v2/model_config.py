@@ -6,8 +6,9 @@ from typing import Final
 
 import orjson
 
-from nerve.config.model import ModelConfig, VersionPolicy
+from nerve.config.model import ModelConfig
 from nerve.config.running import Scheduler
+from nerve.config.versions import VersionPolicy
 from nerve.frontend.priority import LOWEST
 from nerve.frontend.v2.metadata import PLATFORM, Json, TensorSpec, look_up, tensors
 from nerve.frontend.v2.views import View
