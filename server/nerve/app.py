@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import gc
-import json
 import logging
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
@@ -19,17 +15,18 @@ from nerve.config.model import ModelConfig
 from nerve.config.server import ServerConfig
 from nerve.conversion import Converter
 from nerve.engine.graph_cache import GraphCache
-from nerve.engine.memory import map_large_blocks
 from nerve.engine.session import require_runtime
 from nerve.errors import LoadFailed, ModelLoadFailed
 from nerve.frontend.http.baseten import BasetenDialect
 from nerve.frontend.http.bei import BeiDialect
 from nerve.frontend.http.dialect import Dialect
 from nerve.frontend.http.encoderfile import EncoderfileDialect
+from nerve.frontend.http.mcp import McpDialect
 from nerve.frontend.http.native import NativeDialect
 from nerve.frontend.http.openapi import build_document
 from nerve.frontend.http.openinference.dialect import OpenInferenceDialect
 from nerve.frontend.http.server import HttpServer, build_app
+from nerve.frontend.mcp import new_server
 from nerve.frontend.v2.infer import Inferrer
 from nerve.frontend.v2.settings import Settings
 from nerve.golden import answers_before, check_gate
@@ -53,16 +50,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Announce = Callable[[str], None]
-GC_THRESHOLDS: Final = (50_000, 20, 100)
-"""Next to nothing here is a cycle. By default a body of many small lists is looked through so often
-while it is parsed that this takes eight times as long, and everybody waits."""
 
 
 class App:
     """The daemon's parts, wired."""
 
-    def __init__(self, config: ServerConfig, *, announce: Announce) -> None:
+    def __init__(self, config: ServerConfig, *, announce: Announce, only_mcp: bool = False) -> None:
+        """With `only_mcp` HTTP has /mcp and our own routes, and no other protocol's.
+
+        Raises:
+            SetupError: MCP is enabled, and its SDK is not installed.
+        """
         self._config, self._announce = config, announce
+        self._http_name = "MCP" if only_mcp else "HTTP"
         self.registry = CollectorRegistry(auto_describe=True)
         metrics = RequestMetrics(self.registry)
         self._engine_metrics = EngineMetrics(self.registry)
@@ -87,7 +87,24 @@ class App:
         self._control = control = ControlService(self.catalog, self.sync, config=config)
         self._inferrer = Inferrer(self.inference, config)
         self._settings = Settings(Logs(config.log_level), control)
+        self.mcp = (
+            new_server(self.inference, control, config, metrics) if config.enable_mcp else None
+        )
+        self._mcp_dialect = McpDialect(self.mcp.app, config) if self.mcp else None
         dialects: list[Dialect] = [
+            *([] if only_mcp else self._inference_dialects(control)),
+            *([self._mcp_dialect] if self._mcp_dialect else []),
+            NativeDialect(control, self.registry, describe=lambda: build_document(dialects)),
+        ]
+        self.http_app = build_app(dialects, metrics)
+        self.catalog.on_change(self._tell_health)
+        self._http: HttpServer | None = None
+        self._grpc: GrpcServer | None = None
+        self._metrics = metrics
+
+    def _inference_dialects(self, control: ControlService) -> list[Dialect]:
+        config = self._config
+        return [
             BasetenDialect(self.inference, config),
             BeiDialect(TokenizationService(self.catalog, config=config), control, config),
             EncoderfileDialect(self.inference, config),
@@ -98,13 +115,7 @@ class App:
                 inferrer=self._inferrer,
                 settings=self._settings,
             ),
-            NativeDialect(control, self.registry, describe=lambda: build_document(dialects)),
         ]
-        self.http_app = build_app(dialects, metrics)
-        self.catalog.on_change(self._tell_health)
-        self._http: HttpServer | None = None
-        self._grpc: GrpcServer | None = None
-        self._metrics = metrics
 
     def _new_prover(self) -> Prover | None:
         config = self._config
@@ -203,10 +214,13 @@ class App:
         await self.sync.find()
         ports = {}
         if not config.disable_http:
+            if self.mcp is not None:
+                await self.mcp.start()
             self._http = HttpServer(self.http_app, shutdown_timeout_s=config.shutdown_timeout_s)
             port = await self._http.start(config.http_hostname, config.http_port)
-            ports["http"] = port
-            self._announce(f"Starting HTTP server on {config.http_hostname}:{port}")
+            ports[self._http_name.lower()] = port
+            name = self._http_name
+            self._announce(f"Starting {name} server on {config.http_hostname}:{port}")
         if not config.disable_grpc:
             self._grpc = self._grpc_server()
             port = await self._grpc.start(config.grpc_hostname, config.grpc_port)
@@ -218,6 +232,8 @@ class App:
             raise LoadFailed(name, causes[name])
         if not self.catalog.ready:
             log.error("no model is ready; see the reasons above")
+        if self.mcp is not None:
+            self.mcp.loaded()
         self.sync.start()
         return ports
 
@@ -252,44 +268,12 @@ class App:
         self._control.draining = True
         servers = [server for server in (self._http, self._grpc) if server is not None]
         await self.sync.aclose()
+        if self._mcp_dialect is not None:
+            self._mcp_dialect.drain()
         await asyncio.gather(*(server.stop() for server in servers))
+        if self.mcp is not None:
+            await self.mcp.aclose()
         await self.inference.aclose()
         await self.manager.aclose()
         if self._prover is not None:
             await self._prover.aclose()
-
-
-async def serve(config: ServerConfig, *, announce: Announce) -> None:
-    """Run the daemon until SIGTERM or SIGINT; a second signal ends it at once.
-
-    Raises:
-        SetupError: it cannot run at all.
-    """
-    map_large_blocks()
-    gc.set_threshold(*GC_THRESHOLDS)
-    loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-
-    def on_signal(name: str) -> None:
-        if stopping.is_set():
-            sys.exit(1)
-        log.info("got %s: finishing requests in flight", name)
-        stopping.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number.name)
-    app = App(config, announce=announce)
-    starting = asyncio.create_task(app.start())
-    told = asyncio.create_task(stopping.wait())
-    try:
-        await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            ports = starting.result()
-            if 0 in (config.http_port, config.grpc_port):
-                announce(json.dumps({"event": "ready", "ports": ports}))
-            await told
-    finally:
-        starting.cancel()
-        told.cancel()
-        await asyncio.gather(starting, told, return_exceptions=True)
-        await app.stop()

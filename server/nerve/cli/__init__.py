@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import typer
 
 import nerve
 from nerve.cli import models
 from nerve.cli.bench import bench
+from nerve.cli.build import build
+from nerve.cli.export import export
+from nerve.cli.import_ import import_
 from nerve.cli.infer import infer
+from nerve.cli.inspect import inspect
+from nerve.cli.mcp import mcp
+from nerve.cli.new_transform import new_transform
 from nerve.cli.schema import schema
 from nerve.cli.serve import serve
 from nerve.cli.tune import tune
@@ -28,8 +35,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(serve)
+app.command()(mcp)
 app.command()(infer)
 app.command()(validate)
+app.command("import")(import_)
+app.command()(export)
+app.command()(build)
+app.command()(inspect)
+app.command()(new_transform)
 app.command()(bench)
 app.command()(tune)
 app.add_typer(models.app)
@@ -42,13 +55,23 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+@app.command(hidden=True)
+def version() -> None:
+    """Print the version, as Encoderfile's builder does."""
+    _version(True)
+
+
 @app.callback()
 def _root(
-    version: bool = typer.Option(
+    context: typer.Context,
+    cache_dir: Path | None = typer.Option(
+        None, hidden=True, help="As of `build`; Encoderfile has it here."
+    ),
+    version: bool = typer.Option(  # noqa: ARG001  its callback answers
         False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
     ),
 ) -> None:
-    pass
+    context.obj = cache_dir
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +16,8 @@ from nerve import logs
 from nerve.config.server import ServerConfig, load_server_config, misspelt
 
 log = logging.getLogger(__name__)
+
+Announce = Callable[[str], None]
 
 
 def serve(
@@ -46,6 +48,14 @@ def serve(
     ] = None,
     disable_grpc: Annotated[
         bool | None, typer.Option("--disable-grpc", envvar="NERVE_DISABLE_GRPC", help="No gRPC.")
+    ] = None,
+    enable_mcp: Annotated[
+        bool | None,
+        typer.Option(
+            "--enable-mcp",
+            envvar="NERVE_ENABLE_MCP",
+            help="Offer tools to language models at /mcp on HTTP's port.",
+        ),
     ] = None,
     default_model: Annotated[
         str | None,
@@ -122,6 +132,7 @@ def serve(
         "grpc_hostname": grpc_hostname,
         "grpc_port": grpc_port,
         "disable_grpc": disable_grpc,
+        "enable_mcp": enable_mcp,
         "default_model": default_model,
         "model_control_mode": model_control_mode,
         "load_model": load_model,
@@ -135,15 +146,17 @@ def serve(
     run(load_server_config(flags, os.environ, config))
 
 
-def run(config: ServerConfig) -> None:
-    """Run the daemon on uvloop where there is one."""
-    from nerve.app import serve as serve_until_signal  # noqa: PLC0415  keeps `--help` fast
+def run(
+    config: ServerConfig, work: Callable[[], Coroutine[None, None, None]] | None = None
+) -> None:
+    """Set logging up and run the daemon, or `work`, on uvloop where there is one."""
+    from nerve.daemon import serve as serve_until_signal  # noqa: PLC0415  keeps `--help` fast
 
     logs.set_up(config.log_level)
     for name, near in misspelt(os.environ):
         log.warning("the variable %s means nothing here; did you mean %s?", name, near)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve_until_signal(config, announce=_announce))
+        runner.run(serve_until_signal(config, announce=announce) if work is None else work())
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -154,7 +167,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def _announce(line: str) -> None:
+def announce(line: str) -> None:
+    """Tell the operator on stdout."""
     try:
         print(line, flush=True)
     except OSError as error:  # whoever read our lines has gone; that is no reason to end

@@ -58,6 +58,10 @@ class Dialect(ABC):
     def fallback(self, status: int, message: str) -> web.Response:
         """An answer for a path or method that is not served (404, 405)."""
 
+    def counts(self, response: web.StreamResponse) -> bool:  # noqa: ARG002
+        """Whether an answer is one of those in the metrics of requests."""
+        return True
+
 
 def json_response(
     value: object, *, status: int = 200, headers: Mapping[str, str] | None = None

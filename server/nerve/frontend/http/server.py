@@ -70,7 +70,8 @@ def build_app(dialects: Sequence[Dialect], metrics: RequestMetrics) -> web.Appli
     """The application.
 
     Args:
-        dialects: among them `native`, `openinference` and `encoderfile`, which answer for unknown paths.
+        dialects: `native`, which answers for unknown paths, as `openinference` and `encoderfile` do
+            where they are among them.
         metrics: requests are counted there.
     """
     by_route: dict[web.AbstractRoute, Dialect] = {}
@@ -87,12 +88,12 @@ def build_app(dialects: Sequence[Dialect], metrics: RequestMetrics) -> web.Appli
         """By route; where none matches (404, 405), by what the path looks like."""
         found = by_route.get(request.match_info.route)
         if found is None and OPEN_INFERENCE.match(request.path):
-            found = by_name["openinference"]
+            found = by_name.get("openinference")
         if found is None:
             found = by_tail.get(request.path.rpartition("/")[2])
-        if found is None:
-            found = by_name["native" if "/v1/" in request.path else "encoderfile"]
-        return found
+        if found is None and "/v1/" not in request.path:
+            found = by_name.get("encoderfile")
+        return found or by_name["native"]
 
     @web.middleware
     async def shape_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -121,7 +122,8 @@ def build_app(dialects: Sequence[Dialect], metrics: RequestMetrics) -> web.Appli
         if in_flight.draining:
             response.force_close()  # a client that keeps its connection finds another server
         took_s = time.monotonic() - began
-        metrics.observe_request(dialect.name, str(response.status), took_s)
+        if dialect.counts(response):
+            metrics.observe_request(dialect.name, str(response.status), took_s)
         if log.isEnabledFor(logging.DEBUG):
             ids = {name: request.headers[name] for name in ECHOED if name in request.headers}
             log.debug(

@@ -1,0 +1,1 @@
+"""What PyInstaller is told to put into a built program."""

@@ -1,0 +1,122 @@
+"""`nerve export`: a checkpoint -> a folder that can be served, by way of optimum's exporter."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from nerve.cli.terminal import plain, print_lines
+from nerve.importing.plan import ImportFailed, folder_name
+
+PROGRAM: Final = "optimum-cli"
+INSTALL: Final = "pip install 'optimum-onnx[onnxruntime]'"
+TASK: Final = "token-classification"
+
+
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A model of the Hugging Face hub, or a folder with a checkpoint.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[OUTPUT]", help="Folder to write; by default the model's name, here."
+        ),
+    ] = None,
+    task: Annotated[str, typer.Option("--task", help=f"Only {TASK} is served here.")] = TASK,
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="Branch, tag or commit of the hub's model.")
+    ] = None,
+    opset: Annotated[
+        int | None, typer.Option("--opset", min=1, help="ONNX operator set; by default optimum's.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write into a folder that is not empty.")
+    ] = False,
+) -> None:
+    """Export a checkpoint to ONNX, with optimum-cli.
+
+    What optimum-cli prints is passed on. Options that this command does not have
+    can be had by calling optimum-cli itself: `nerve import` takes its folder.
+    """
+    if task != TASK:
+        raise typer.BadParameter(f"{task} models are not served here; expected {TASK}")
+    target = output or Path(_folder_of(model))
+    if target.is_dir() and any(target.iterdir()) and not force:
+        raise ImportFailed(f"{target} is not empty; name another folder, or add --force")
+    if target.exists() and not target.is_dir():
+        raise ImportFailed(f"{target} is a file, expected a folder to write")
+    arguments = ["export", "onnx", "--model", model, "--task", task]
+    arguments += ["--revision", revision] if revision is not None else []
+    arguments += ["--opset", str(opset)] if opset is not None else []
+    arguments += [str(target)]
+    program = find_program()
+    if program is None:
+        raise ImportFailed(
+            f"{PROGRAM} is not installed; install it, beside Nerve or in an environment of its "
+            f"own:\n  {INSTALL}\nthen run this again, or\n  {shlex.join([PROGRAM, *arguments])}"
+        )
+    print_lines([plain(shlex.join([PROGRAM, *arguments]))])
+    _run([program, *arguments])
+    _look(target)
+
+
+def find_program() -> str | None:
+    """Where optimum-cli is: on PATH, or beside this Python, whose environment may not be active."""
+    beside = str(Path(sys.executable).parent)
+    return shutil.which(PROGRAM) or shutil.which(PROGRAM, path=beside)
+
+
+def _folder_of(model: str) -> str:
+    """`dslim/bert-base-NER` -> `bert-base-NER`; of a folder, a name that is not its own."""
+    name = folder_name(Path(model).name)
+    if not name:
+        raise ImportFailed(f"no folder name can be made of {model!r}; name one as OUTPUT")
+    return f"{name}-onnx" if Path(model).is_dir() else name
+
+
+def _run(command: list[str]) -> None:
+    """Run a program on our own terminal. Raises ImportFailed unless it succeeds."""
+    try:
+        # The command is ours but for the model's name, which is one argument; there is no shell.
+        status = subprocess.run(command, check=False, stdin=subprocess.DEVNULL).returncode  # noqa: S603
+    except OSError as error:
+        raise ImportFailed(f"{command[0]} cannot be started: {error.strerror}") from error
+    if status < 0:
+        raise ImportFailed(f"{PROGRAM} was ended by {signal.Signals(-status).name}")
+    if status:
+        raise ImportFailed(f"{PROGRAM} failed with status {status}; its reason stands above")
+
+
+def _look(target: Path) -> None:
+    """Whether the result is one that a server can load, and what to type next."""
+    from nerve.importing.export_folder import read_export  # noqa: PLC0415  keeps `--help` fast
+
+    found = read_export(target)
+    if found.problems:
+        raise ImportFailed(
+            f"{PROGRAM} has ended well, but {target} cannot be served: {'; '.join(found.problems)}"
+        )
+    size_bytes = sum(path.stat().st_size for path in found.files.values())
+    names = ", ".join(sorted(found.files))
+    print_lines(
+        [
+            plain(f"✓ {target}{os.sep}: {names}: {size_bytes / 1e6:.1f} MB"),
+            "next:",
+            f"  nerve import {shlex.quote(str(target))}",
+            "  nerve serve model_repository",
+        ]
+    )

@@ -1,0 +1,212 @@
+"""`nerve import`: a model of Encoderfile, Baseten or Triton, or an export, into a repository."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple, NoReturn
+
+import typer
+
+from nerve import logs
+from nerve.cli.terminal import plain, print_lines
+
+if TYPE_CHECKING:
+    from nerve.cli.checkup import Check
+    from nerve.importing.plan import ImportPlan
+    from nerve.importing.recognize import Recognized
+    from nerve.importing.source import Wishes
+
+DEFAULT_REPOSITORY = Path("model_repository")
+EXIT_TERMINATED = 143
+_MARKS = {"ok": "ok  ", "warning": "warn", "failed": "FAIL", "skipped": "skip"}
+_BODY = '\'{"inputs": ["Ada Lovelace lived in London."]}\''
+
+
+def import_(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            help="An Encoderfile build file, a Truss config.yaml, a Triton model folder, an export "
+            "folder, a model folder of Nerve's, or a built .encoderfile.",
+            show_default=False,
+        ),
+    ],
+    repository: Annotated[
+        Path, typer.Option("--repository", "-r", help="Folder of models; made if it is not there.")
+    ] = DEFAULT_REPOSITORY,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the model, instead of the source's own.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put it in the place of a model of that name.")
+    ] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            "--checkpoint",
+            help="Export folder: the model of a Truss config; tokenizer and labels of a Triton model.",
+        ),
+    ] = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option(
+            "--directory",
+            help="Where relative paths of an Encoderfile build file start; by default here.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be written, and write nothing.")
+    ] = False,
+    validate: Annotated[
+        bool,
+        typer.Option(
+            "--validate/--no-validate", help="Load the model first; a broken one is not installed."
+        ),
+    ] = True,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0.001, help="Seconds for the load of one version.")
+    ] = 120.0,
+) -> None:
+    """Bring a model of another tool into a model repository.
+
+    What the source says is written as config.yaml, and what has no meaning here
+    is told. The model is checked as `nerve validate` does before it is put in
+    its place, so a running server never sees half of it, or a broken one.
+    """
+    from nerve.importing.source import Wishes  # noqa: PLC0415  keeps `--help` fast
+
+    logs.set_up("error")
+    wishes = Wishes(name=name, checkpoint=checkpoint, directory=directory)
+    how = _How(repository, replace=replace, dry_run=dry_run, validate=validate, timeout_s=timeout)
+    with _terminable(), _recognized(source, wishes) as found:
+        _bring_in(source, found, how)
+
+
+class _How(NamedTuple):
+    """What is to be done with the plan of a source."""
+
+    repository: Path
+    replace: bool
+    dry_run: bool
+    validate: bool
+    timeout_s: float
+
+
+@contextmanager
+def _recognized(source: Path, wishes: Wishes) -> Iterator[Recognized]:
+    from nerve.cli.built_source import is_built, taken_apart  # noqa: PLC0415
+    from nerve.importing.recognize import recognize  # noqa: PLC0415
+
+    if source.is_file() and is_built(source):
+        with taken_apart(source, wishes) as found:
+            yield found
+    else:
+        yield recognize(source, wishes)
+
+
+def _bring_in(source: Path, found: Recognized, how: _How) -> None:
+    """Write what was found, or tell what would be written."""
+    from nerve.importing.install import check_place, install  # noqa: PLC0415
+
+    plan, repository = found.plan, how.repository
+    check_place(repository / plan.name, replace=how.replace)
+    print_lines([plain(f"{source}: {found.kind}")])
+    if how.dry_run:
+        print_lines(_written(plan, repository))
+        print_lines(_notes(plan))
+        return
+
+    def check(folder: Path) -> None:
+        if not asyncio.run(_is_good(folder, timeout_s=how.timeout_s)):
+            raise _NotGood
+
+    try:
+        folder = install(
+            plan, repository, replace=how.replace, check=check if how.validate else None
+        )
+    except _NotGood:
+        print_lines(_notes(plan))
+        print(
+            f"Error: {plan.name} is not installed: mend the above first, or add --no-validate to "
+            "have it all the same",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1) from None
+    print_lines([plain(f"✓ installed {folder}")])
+    print_lines(_notes(plan))
+    print_lines(_next(found, repository))
+
+
+class _NotGood(Exception):
+    """The model would not load; the reasons are printed."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Within it SIGTERM cleans up before it ends us, as Ctrl-C does."""
+
+    def end(*_: object) -> NoReturn:
+        raise SystemExit(EXIT_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+async def _is_good(folder: Path, *, timeout_s: float) -> bool:
+    """Make the checks of `nerve validate`, and print each."""
+    from nerve.cli.checkup import Outcome, check_folder  # noqa: PLC0415
+    from nerve.cli.trial import Trial  # noqa: PLC0415
+
+    good = True
+    async with Trial(timeout_s=timeout_s, memory_bytes=None) as trial:
+        async for check in check_folder(folder, try_model=trial):
+            print_lines(_told(check))
+            good = good and check.outcome is not Outcome.FAILED
+    return good
+
+
+def _told(check: Check) -> Iterator[str]:
+    version = f"version {check.version} " if check.version else ""
+    first, *more = check.details or ("",)
+    yield f"  {_MARKS[check.outcome]} {plain(f'{version}{check.name}: {first}')}"
+    yield from (f"       {plain(detail)}" for detail in more)
+
+
+def _written(plan: ImportPlan, repository: Path) -> Iterator[str]:
+    """What an import would write."""
+    from nerve.importing.config_text import config_text  # noqa: PLC0415
+
+    yield plain(f"would write {repository / plan.name}{os.sep}")
+    for place, path in sorted(plan.files.items()):
+        yield f"  {plain(f'{place}  <- {path}')}"
+    for place in sorted(plan.texts):
+        yield f"  {plain(place)}"
+    if plan.config or plan.head:
+        yield "  config.yaml:"
+        for line in config_text(plan.config, plan.head).splitlines():
+            yield f"    {plain(line) if line.startswith('#') else line}"
+
+
+def _notes(plan: ImportPlan) -> Iterator[str]:
+    return (f"  note: {plain(note)}" for note in plan.notes)
+
+
+def _next(found: Recognized, repository: Path) -> Iterator[str]:
+    """What to type now."""
+    name = found.plan.name
+    root = f"http://localhost:8080/v1/models/{name}"
+    route = "predict_tokens" if found.kind.startswith("Truss") else "predict"
+    yield "next:"
+    yield f"  nerve serve {shlex.quote(str(repository))}"
+    yield f"  curl {root}/{route} -H 'Content-Type: application/json' -d {_BODY}"

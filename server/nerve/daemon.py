@@ -1,0 +1,78 @@
+"""An app from its start to its end: signals, the ready line, draining."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from nerve.app import Announce, App
+from nerve.config.server import ServerConfig
+from nerve.engine.memory import map_large_blocks
+
+log = logging.getLogger(__name__)
+
+GC_THRESHOLDS: Final = (50_000, 20, 100)
+"""Next to nothing here is a cycle. By default a body of many small lists is looked through so often
+while it is parsed that this takes eight times as long, and everybody waits."""
+
+
+async def serve(config: ServerConfig, *, announce: Announce) -> None:
+    """Run the daemon until SIGTERM or SIGINT; a second signal ends it at once.
+
+    Raises:
+        SetupError: it cannot run at all.
+    """
+    await run(App(config, announce=announce), config, announce=announce)
+
+
+async def run(
+    app: App,
+    config: ServerConfig,
+    *,
+    announce: Announce,
+    talk: Callable[[asyncio.Event], Awaitable[None]] | None = None,
+) -> None:
+    """Start an app, and stop it on a signal.
+
+    Args:
+        app: not yet started.
+        config: it was made with.
+        announce: gets the line that it is ready, where a port is of the kernel's choice.
+        talk: serves besides; it ends, and with it the app, when the event is set that it is given,
+            or by itself.
+    Raises:
+        SetupError: it cannot run at all.
+    """
+    map_large_blocks()
+    gc.set_threshold(*GC_THRESHOLDS)
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+
+    def on_signal(name: str) -> None:
+        if stopping.is_set():
+            sys.exit(1)
+        log.info("got %s: finishing requests in flight", name)
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number.name)
+    starting = asyncio.create_task(app.start())
+    told = asyncio.ensure_future(stopping.wait() if talk is None else talk(stopping))
+    try:
+        await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            ports = starting.result()
+            if 0 in (config.http_port, config.grpc_port):
+                announce(json.dumps({"event": "ready", "ports": ports}))
+        await told
+    finally:
+        starting.cancel()
+        told.cancel()
+        await asyncio.gather(starting, told, return_exceptions=True)
+        await app.stop()

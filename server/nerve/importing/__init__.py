@@ -1,0 +1,1 @@
+"""Bringing models of other tools into a repository, in its own layout."""
