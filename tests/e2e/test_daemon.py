@@ -16,17 +16,17 @@ import aiohttp
 import numpy as np
 import pytest
 
+from commands import run_here
 from support import Daemon, running_server
 
 APPLE = "Apple is looking at buying U.K. startup for $1 billion"
 
 
-def nerve(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def nerve(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
     """A command that ends by itself."""
     return subprocess.run(
         [sys.executable, "-m", "nerve", *arguments],
         capture_output=True,
-        text=True,
         timeout=60,
         env={**os.environ, **(env or {})},
         check=False,
@@ -242,10 +242,12 @@ def test_wrong_set_ups_end_with_one_clear_message(tiny_repository: Path, tmp_pat
             ),
         ]
         for arguments, status, message in cases:
-            ended = nerve(*arguments)
-            assert ended.returncode == status, (arguments, ended.stderr)
-            assert message in ended.stderr.replace("\n", " "), (arguments, ended.stderr)
-            assert "Traceback" not in ended.stderr, arguments
+            # what is told before anything is started needs no process of its own
+            ended = run_here(*arguments) if status == 2 else nerve(*arguments)
+            told = ended.stderr.decode()
+            assert ended.returncode == status, (arguments, told)
+            assert message in told.replace("\n", " "), (arguments, told)
+            assert "Traceback" not in told, arguments
 
 
 @pytest.mark.parametrize(
@@ -262,8 +264,8 @@ def test_missing_runtime_is_one_sentence(
     (tmp_path / "onnxruntime.py").write_text(f"raise {fault}")
     ended = nerve("serve", str(tiny_repository), env={"PYTHONPATH": str(tmp_path)})
     assert ended.returncode == 2
-    assert ended.stderr.count("\n") == 1
-    assert words in ended.stderr
+    assert ended.stderr.count(b"\n") == 1
+    assert words in ended.stderr.decode()
 
 
 async def test_goes_on_when_nobody_reads_its_lines(tiny_repository: Path) -> None:

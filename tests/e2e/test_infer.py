@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from commands import run_here
+
 TEXTS = [
     "Amazon was founded by Jeff Bezos in Seattle.",
     "Mozilla's headquarters are in San Francisco, California.",
@@ -17,8 +19,15 @@ TEXTS = [
 
 
 def infer(
+    *arguments: str, stdin: bytes = b"", cwd: Path | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    return run_here("infer", *arguments, stdin=stdin, cwd=cwd)
+
+
+def infer_apart(
     *arguments: str | bytes, stdin: bytes = b"", cwd: Path | None = None
 ) -> subprocess.CompletedProcess[bytes]:
+    """In a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "nerve", "infer", *arguments],
         input=stdin,
@@ -31,7 +40,7 @@ def infer(
 
 def test_encoderfile_format(root: Path) -> None:
     """Pretty JSON like Encoderfile's, metadata included; ./model_repository is the default."""
-    ended = infer("Tim Cook presented the new iPhone at Apple Park in California.", cwd=root)
+    ended = infer_apart("Tim Cook presented the new iPhone at Apple Park in California.", cwd=root)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith(b'{\n  "results": [\n    {\n      "tokens": [\n        {\n')
     assert ended.stdout.endswith(b'"metadata": {}\n}\n')
@@ -56,7 +65,7 @@ def test_entities_and_jsonl_from_every_source(root: Path, tmp_path: Path) -> Non
     file = tmp_path / "texts.txt"
     file.write_bytes(lines)
     by_file = infer("-r", str(root / "model_repository"), "--input-file", str(file), "-f", "jsonl")
-    by_stdin = infer("-f", "jsonl", "-", stdin=lines, cwd=root)
+    by_stdin = infer_apart("-f", "jsonl", "-", stdin=lines, cwd=root)
     assert by_file.stdout == by_stdin.stdout
     rows = [json.loads(line) for line in by_file.stdout.splitlines()]
     assert [row["text"] for row in rows] == [TEXTS[0], "", *TEXTS[1:]]
@@ -73,8 +82,6 @@ def test_entities_and_jsonl_from_every_source(root: Path, tmp_path: Path) -> Non
     [
         ([], b"", 1, "TEXT: give a text, - for stdin, or --input-file"),
         (["a", ""], b"", 1, "TEXT 2: is empty"),
-        (["-"], b"fine\n\xff\xfe\n", 1, "stdin: line 2 is not valid UTF-8"),
-        ([b"\xff"], b"", 1, "TEXT 1: is not valid UTF-8"),
         (["--input-file", "no.txt"], b"", 1, "no.txt: No such file"),
         (["--model", "nope", "a"], b"", 1, "model 'nope' is not in the repository"),
         (["--format", "xml", "a"], b"", 2, "xml"),
@@ -83,10 +90,27 @@ def test_entities_and_jsonl_from_every_source(root: Path, tmp_path: Path) -> Non
     ],
 )
 def test_bad_input(
-    root: Path, arguments: list[str | bytes], stdin: bytes, status: int, message: str
+    root: Path, arguments: list[str], stdin: bytes, status: int, message: str
 ) -> None:
     """A message on stderr, no traceback, nothing on stdout."""
-    ended = infer(*arguments, stdin=stdin, cwd=root)
+    _refused(infer(*arguments, stdin=stdin, cwd=root), status, message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "message"),
+    [
+        (["-"], b"fine\n\xff\xfe\n", "stdin: line 2 is not valid UTF-8"),
+        ([b"\xff"], b"", "TEXT 1: is not valid UTF-8"),
+    ],
+)
+def test_bytes_that_are_no_text(
+    root: Path, arguments: list[str | bytes], stdin: bytes, message: str
+) -> None:
+    """As a shell passes them on."""
+    _refused(infer_apart(*arguments, stdin=stdin, cwd=root), 1, message)
+
+
+def _refused(ended: subprocess.CompletedProcess[bytes], status: int, message: str) -> None:
     assert ended.returncode == status, ended.stderr
     assert message in " ".join(ended.stderr.decode().split())
     assert b"Traceback" not in ended.stderr

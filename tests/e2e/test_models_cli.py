@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from commands import run_here
 from support import Daemon, running_server
 
 
@@ -37,7 +38,13 @@ class Ended:
 
 
 async def models(*arguments: str, env: Mapping[str, str] | None = None) -> Ended:
-    """`nerve models …`, without a terminal."""
+    """`nerve models …`, without a terminal, in a thread of this process."""
+    ended = await asyncio.to_thread(run_here, "models", *arguments, env=env)
+    return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
+
+async def models_apart(*arguments: str, env: Mapping[str, str] | None = None) -> Ended:
+    """In a process of its own."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "nerve", "models", *arguments,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -78,12 +85,12 @@ async def explicit_daemon(
 async def test_a_models_life(explicit_daemon: Daemon, tmp_path: Path) -> None:
     """Listed, loaded, changed, loaded with another config, unloaded; told in tables."""
     env = {"NERVE_URL": explicit_daemon.url}
-    ended = await models("list", env=env)
+    ended = await models_apart("list", env=env)
     assert (ended.status, ended.err) == (0, "")
     assert [row[:3] for row in rows(ended.out) if row[0] == "bert"] == [["bert", "1", "READY"]]
     assert [row[0] for row in rows(ended.out)] == ["bert", "broken", "roberta"]
 
-    ended = await models("load", "roberta", env=env)
+    ended = await models_apart("load", "roberta", env=env)
     assert rows(ended.out) == [["roberta", "1", "READY"]]
     assert (ended.status, ended.err) == (0, "")
     config = tmp_path / "small.yaml"
@@ -97,7 +104,7 @@ async def test_a_models_life(explicit_daemon: Daemon, tmp_path: Path) -> None:
     ended = await models("status", "roberta", env=env)
     assert ["limits.max_batch_size", "4"] in [line.split() for line in ended.out.splitlines()]
 
-    ended = await models("unload", "roberta", "--wait", env=env)
+    ended = await models_apart("unload", "roberta", "--wait", env=env)
     assert rows(ended.out) == [["roberta", "1", "UNAVAILABLE", "unloaded"]]
 
 
@@ -172,7 +179,7 @@ async def answering(answer: bytes | None) -> AsyncIterator[str]:
 
 async def test_nobody_there() -> None:
     """Says where it looked, and what to do; a server that is silent is told apart."""
-    ended = await models("list", "--url", "http://127.0.0.1:1")
+    ended = await models_apart("list", "--url", "http://127.0.0.1:1")
     assert (ended.status, ended.out) == (1, "")
     assert ended.err == (
         "Error: no server answers at http://127.0.0.1:1 (Connection refused); start one with nerve "
@@ -207,7 +214,7 @@ async def test_nothing_is_cut(explicit_daemon: Daemon) -> None:
     await models("load", "broken", "--url", explicit_daemon.url)
     listed = (await models("list", "--json", "--url", explicit_daemon.url)).json()["models"]
     (reason,) = [each["reason"] for each in listed[1]["versions"]]
-    ended = await models(
+    ended = await models_apart(
         "list", "--url", explicit_daemon.url, env={"FORCE_COLOR": "1", "COLUMNS": "20"}
     )
     assert any(line.endswith(" ".join(reason.split())) for line in ended.out.splitlines())

@@ -14,12 +14,22 @@ from typing import Any
 import onnx
 import pytest
 
+from commands import run_here
+
 ROOT_USER = os.geteuid() == 0
 
 
-def validate(
+def validate(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """In this process; its proofs have processes of their own all the same."""
+    ended = run_here("validate", *arguments)
+    out, err = ended.stdout.decode(), ended.stderr.decode()
+    return subprocess.CompletedProcess(ended.args, ended.returncode, out, err)
+
+
+def validate_apart(
     *arguments: str | Path, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
+    """In a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "nerve", "validate", *map(str, arguments)],
         capture_output=True,
@@ -74,7 +84,7 @@ def model(tmp_path: Path, tiny_models: Path) -> Path:
 
 def test_a_good_model_reads_well(bundled: Path) -> None:
     """A line a check, what was found, and a verdict; nothing on stderr."""
-    ended = validate(bundled)
+    ended = validate_apart(bundled)
     assert (ended.returncode, ended.stderr) == (0, "")
     lines = ended.stdout.splitlines()
     assert lines[:2] == [str(bundled), "  minilm-ner"]
@@ -265,7 +275,7 @@ def test_odd_names(tmp_path: Path, tiny_models: Path) -> None:
     names = ["with space", "ünï", os.fsdecode(b"no\xffutf8"), "red\x1b[31m", "x" * 255]
     for name in names:
         shutil.copytree(tiny_models / "bert", tmp_path / name)
-    ended = validate(tmp_path)
+    ended = validate_apart(tmp_path)
     assert ended.returncode == 1
     assert ended.stdout.count("cannot be a model name") == 5
     assert "\x1b" not in ended.stdout
@@ -311,12 +321,12 @@ def test_folders_without_a_model(tmp_path: Path) -> None:
 def test_no_utf8_terminal(model: Path) -> None:
     """Marks of ASCII, and nothing that stdout cannot write."""
     edit_config(model, id2label={str(n): f"B-Ö{n}" for n in range(9)})
-    ended = validate(model, env={"PYTHONIOENCODING": "ascii"})
+    ended = validate_apart(model, env={"PYTHONIOENCODING": "ascii"})
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.isascii()
     assert "ok   files" in ended.stdout
     (model / "model.onnx").unlink()
-    ended = validate(model, env={"PYTHONIOENCODING": "ascii", "FORCE_COLOR": "1"})
+    ended = validate_apart(model, env={"PYTHONIOENCODING": "ascii", "FORCE_COLOR": "1"})
     assert "FAIL layout" in ended.stdout
     assert "\x1b" not in ended.stdout
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from onnx import TensorProto, helper, numpy_helper
 
 from nerve.types import FloatArray
+from warm_prover import WarmServer
 
 # A busy machine is no reason to fail.
 settings.register_profile("unit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -61,3 +62,11 @@ def _table_graph(path: Path, table: FloatArray, *, states_labels: bool = True) -
 def table_graph() -> Callable[..., Path]:
     """`_table_graph`."""
     return _table_graph
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[WarmServer]:
+    """The fork server that a module's provers share."""
+    server = WarmServer()
+    yield server
+    server.close()

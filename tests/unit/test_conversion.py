@@ -25,6 +25,7 @@ from nerve.proof import Proof, Prover
 from nerve.repository.fingerprint import Digests, inspect_version
 from nerve.repository.layout import read_model, scan
 from nerve.types import CutOptions, VersionFiles
+from warm_prover import WarmServer
 
 MODELS = Path(__file__).parents[1] / "models"
 TEXTS = ["Ada met Charles in London.", "x", "Äpfel für 5 € — von Siemens " * 9]
@@ -57,10 +58,9 @@ def cache(tmp_path: Path) -> GraphCache:
 
 
 @pytest.fixture
-async def prover(cache: GraphCache) -> AsyncIterator[Prover]:
-    prover = Prover(timeout_s=PATIENCE_S, memory_bytes=None, cache=cache)
-    yield prover
-    await prover.aclose()
+async def prover(warm: WarmServer, cache: GraphCache) -> AsyncIterator[Prover]:
+    async with warm.prover(timeout_s=PATIENCE_S, cache=cache) as prover:
+        yield prover
 
 
 def held(cache: GraphCache) -> list[Path]:

@@ -36,6 +36,7 @@ from nerve.proof_server import (
 )
 from nerve.repository.layout import read_model, scan
 from nerve.types import VersionFiles
+from warm_prover import WarmServer
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="processes are looked for in /proc"
@@ -180,19 +181,34 @@ def greedy(folder: Path) -> Path:
 
 
 @pytest.fixture
-async def prover() -> AsyncIterator[Prover]:
+async def prover(warm: WarmServer) -> AsyncIterator[Prover]:
+    """One whose fork server runs already."""
+    async with warm.prover(timeout_s=PATIENCE_S) as prover:
+        yield prover
+
+
+@pytest.fixture
+async def alone(warm: WarmServer) -> AsyncIterator[Prover]:
+    """One that starts a fork server of its own, and no other runs."""
+    warm.close()
     prover = Prover(timeout_s=PATIENCE_S, memory_bytes=None)
     yield prover
     await prover.aclose()
+    assert servers() == []
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left() -> Iterator[None]:
-    """Neither a process nor a descriptor."""
-    before = len(list(Path("/proc/self/fd").iterdir()))
+def _nothing_is_left(warm: WarmServer) -> Iterator[None]:
+    """Neither a process nor a descriptor, but for the shared fork server."""
+
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir())) - warm.descriptors
+
+    before = descriptors()
     yield
-    assert servers() == []
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert servers() == warm.pids
+    assert proofs() == []
+    assert descriptors() == before
 
 
 # --- what passes ---
@@ -300,23 +316,17 @@ async def test_a_golden_gate(prover: Prover, folder: Path, table_graph: MakeGrap
         await prover.prove("probe", replace(files, golden=None), gated(0.1))
 
 
-async def test_too_much_memory(greedy: Path) -> None:
-    prover = Prover(timeout_s=PATIENCE_S, memory_bytes=300 * MB)
-    try:
+async def test_too_much_memory(warm: WarmServer, greedy: Path) -> None:
+    async with warm.prover(timeout_s=PATIENCE_S, memory_bytes=300 * MB) as prover:
         found = await reason(prover, greedy)
         assert found.startswith(f"needs more than {300 * MB} bytes of memory (proof_memory_bytes)")
         assert await prove(prover, MODELS / "bert")
-    finally:
-        await prover.aclose()
 
 
-async def test_enough_memory(greedy: Path) -> None:
+async def test_enough_memory(warm: WarmServer, greedy: Path) -> None:
     """What it took is told."""
-    prover = Prover(timeout_s=PATIENCE_S, memory_bytes=2000 * MB)
-    try:
+    async with warm.prover(timeout_s=PATIENCE_S, memory_bytes=2000 * MB) as prover:
         assert (await prove(prover, greedy)).peak_memory_bytes > 700 * MB
-    finally:
-        await prover.aclose()
 
 
 # --- what never answers ---
@@ -345,16 +355,13 @@ async def test_a_crash_is_a_reason(
     assert capfd.readouterr() == ("", "")
 
 
-async def test_a_hang_is_a_reason(endless: Path) -> None:
+async def test_a_hang_is_a_reason(warm: WarmServer, endless: Path) -> None:
     """The process is gone when it is told."""
-    prover = Prover(timeout_s=1.5, memory_bytes=None)
-    try:
+    async with warm.prover(timeout_s=1.5) as prover:
         found = await reason(prover, endless)
         assert found.startswith("did not finish within 1.5 s")
         assert "load_timeout_s" in found
         assert proofs() == []
-    finally:
-        await prover.aclose()
 
 
 async def test_a_cancelled_proof(prover: Prover, endless: Path) -> None:
@@ -378,28 +385,28 @@ async def test_a_proof_that_is_cancelled_before_there_is_a_process(prover: Prove
     await until(lambda: not proofs())
 
 
-async def test_closing_ends_what_runs(prover: Prover, endless: Path) -> None:
-    proof = asyncio.create_task(reason(prover, endless))
+async def test_closing_ends_what_runs(alone: Prover, endless: Path) -> None:
+    proof = asyncio.create_task(reason(alone, endless))
     await until(proofs)
     (child,) = proofs()
-    await prover.aclose()
+    await alone.aclose()
     assert gone(child)
     assert await proof == "was not proved: the server is stopping"
-    assert await reason(prover, endless) == "was not proved: the server is stopping"
+    assert await reason(alone, endless) == "was not proved: the server is stopping"
 
 
 # --- the process that forks ---
 
 
-async def test_the_fork_server_may_die(prover: Prover, endless: Path) -> None:
+async def test_the_fork_server_may_die(alone: Prover, endless: Path) -> None:
     """Between two proofs, and in the middle of one: its child goes, too, and it is done again."""
-    assert await prove(prover, MODELS / "bert")
+    assert await prove(alone, MODELS / "bert")
     (first,) = servers()
     os.kill(first, signal.SIGKILL)
-    assert await prove(prover, MODELS / "bert")
+    assert await prove(alone, MODELS / "bert")
     (second,) = servers()
     assert second != first
-    proof = asyncio.create_task(reason(prover, endless))
+    proof = asyncio.create_task(reason(alone, endless))
     await until(proofs)
     (child,) = proofs()
     os.kill(second, signal.SIGKILL)
@@ -410,23 +417,23 @@ async def test_the_fork_server_may_die(prover: Prover, endless: Path) -> None:
     os.kill(third, signal.SIGKILL)
     assert "died twice" in await proof
     await until(lambda: gone(again))
-    assert await prove(prover, MODELS / "bert")
+    assert await prove(alone, MODELS / "bert")
 
 
-async def test_the_fork_server_leaves_signals_to_the_daemon(prover: Prover) -> None:
+async def test_the_fork_server_leaves_signals_to_the_daemon(alone: Prover) -> None:
     """A terminal sends SIGINT to the group, systemd SIGTERM to every process of a service."""
-    assert await prove(prover, MODELS / "bert")
+    assert await prove(alone, MODELS / "bert")
     (server,) = servers()
     assert os.getpgid(server) != os.getpgid(0)
     os.kill(server, signal.SIGINT)
     os.kill(server, signal.SIGTERM)
-    assert await prove(prover, MODELS / "bert")
+    assert await prove(alone, MODELS / "bert")
     assert servers() == [server]
 
 
-async def test_the_fork_server_has_one_thread_and_no_front_end(prover: Prover) -> None:
+async def test_the_fork_server_has_one_thread_and_no_front_end(alone: Prover) -> None:
     """Threads would not go with forking."""
-    assert await prove(prover, MODELS / "bert")
+    assert await prove(alone, MODELS / "bert")
     (server,) = servers()
     assert len(list(Path(f"/proc/{server}/task").iterdir())) == 1
     maps = Path(f"/proc/{server}/maps").read_text()
@@ -436,7 +443,10 @@ async def test_the_fork_server_has_one_thread_and_no_front_end(prover: Prover) -
     assert "aiohttp" not in maps
 
 
-async def test_the_fork_server_ends_when_it_has_nothing_to_do(folder: Path) -> None:
+async def test_the_fork_server_ends_when_it_has_nothing_to_do(
+    warm: WarmServer, folder: Path
+) -> None:
+    warm.close()
     prover = Prover(timeout_s=PATIENCE_S, memory_bytes=None, idle_s=0)
     try:
         prover.start()
@@ -448,11 +458,11 @@ async def test_the_fork_server_ends_when_it_has_nothing_to_do(folder: Path) -> N
         await prover.aclose()
 
 
-async def test_it_is_started_once(prover: Prover) -> None:
-    prover.start()
-    prover.start()
+async def test_it_is_started_once(alone: Prover) -> None:
+    alone.start()
+    alone.start()
     await until(servers)
-    assert await prove(prover, MODELS / "bert")
+    assert await prove(alone, MODELS / "bert")
     assert len(servers()) == 1
 
 
@@ -539,7 +549,8 @@ def test_the_memory_limit_is_on_top_of_what_there_is() -> None:
     assert done.stdout == "limited\n"
 
 
-def test_nothing_happens_before_a_start() -> None:
+def test_nothing_happens_before_a_start(warm: WarmServer) -> None:
+    warm.close()
     began = time.monotonic()
     Prover(timeout_s=1, memory_bytes=None)
     assert servers() == []

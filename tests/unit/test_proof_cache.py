@@ -28,6 +28,7 @@ from nerve.proof import Proof, Prover
 from nerve.repository.fingerprint import Digests, inspect_version
 from nerve.repository.layout import read_model, scan
 from nerve.types import CutOptions, VersionFiles
+from warm_prover import WarmServer
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="processes are looked for in /proc"
@@ -59,10 +60,9 @@ def cache(tmp_path: Path) -> GraphCache:
 
 
 @pytest.fixture
-async def prover(cache: GraphCache) -> AsyncIterator[Prover]:
-    prover = Prover(timeout_s=PATIENCE_S, memory_bytes=None, cache=cache)
-    yield prover
-    await prover.aclose()
+async def prover(warm: WarmServer, cache: GraphCache) -> AsyncIterator[Prover]:
+    async with warm.prover(timeout_s=PATIENCE_S, cache=cache) as prover:
+        yield prover
 
 
 async def prove(prover: Prover, folder: Path, config: ModelConfig | None = None) -> Proof:
@@ -249,7 +249,7 @@ async def test_a_process_that_dies_while_it_writes(
     running = asyncio.create_task(prove(prover, bundled / "minilm-ner"))
     async with asyncio.timeout(PATIENCE_S):
         while not (child := _writer(cache)):
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.002)
     os.kill(child, signal.SIGKILL)
     assert (await running).graph is None
     assert held(cache) == []
@@ -280,20 +280,17 @@ def _children(parent: int, name: str) -> list[int]:
 
 
 async def test_too_slow_for_an_entry(
-    cache: GraphCache, bundled: Path, caplog: pytest.LogCaptureFixture
+    warm: WarmServer, cache: GraphCache, bundled: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What is proved stays proved when the time runs out over the cache."""
-    prover = Prover(timeout_s=4, memory_bytes=None, cache=cache)
     cache.folder.mkdir(mode=0o700)
-    try:
+    async with warm.prover(timeout_s=4, cache=cache) as prover:
         running = asyncio.create_task(prove(prover, bundled / "minilm-ner"))
         async with asyncio.timeout(PATIENCE_S):
             while not (child := _writer(cache)):
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.002)
         os.kill(child, signal.SIGSTOP)
         assert (await running).graph is None
-    finally:
-        await prover.aclose()
     assert held(cache) == []
     assert [each.rpartition(": ")[2] for each in warnings(caplog)] == ["it took too long"]
 

@@ -53,6 +53,7 @@ class Truth:
         """(1, tokens) int64, special tokens counted."""
         return np.array([self._tokenizer.encode(text).ids], dtype=np.int64)
 
+    @cache  # noqa: B019
     def logits(self, text: str) -> np.ndarray[Any, Any]:
         """(1, tokens, labels) float32, from a run of its own."""
         ids = self.ids(text)
