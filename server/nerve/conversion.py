@@ -57,13 +57,14 @@ class Converter:
     """Converts versions.
 
     `timeout_s` and `memory_bytes` bound one conversion; `cache` is looked into, and `fills` says
-    that what was loaded is to be kept there.
+    that what was loaded is to be kept there; `advice` ends the sentence of one that took too long.
     """
 
     timeout_s: float
     memory_bytes: int | None
     cache: GraphCache | None = None
     fills: bool = False
+    advice: str = "; raise load_timeout_s"
 
     @contextlib.asynccontextmanager
     async def converted(
@@ -137,7 +138,7 @@ class Converter:
             async with asyncio.timeout(self.timeout_s):
                 told = await in_own_thread(process.run, name="nerve-convert", stop=process.stop)
         except TimeoutError:
-            fault = f"took over {self.timeout_s:g} s; raise load_timeout_s"
+            fault = f"took over {self.timeout_s:g} s{self.advice}"
             raise ModelLoadFailed(f"the conversion to {precision} {fault}") from None
         reason = str(told.get("failed", "no answer"))
         if told.get("out_of_memory") and self.memory_bytes is not None:

@@ -4,7 +4,8 @@ NerveError
 ├── InvalidRequest        the caller's fault: MalformedBody, MalformedMessage, InvalidField, EmptyInput,
 │                         TooManyInputs, TextTooLong, UnsupportedMediaType, UnsupportedEncoding,
 │                         BodyTooLarge, MessageTooLarge, BodyTimeout
-├── ModelUnavailable      ModelNotFound, VersionNotFound, NoDefaultModel, ModelNotReady, ModelUnloaded
+├── ModelUnavailable      ModelNotFound, VersionNotFound, NoDefaultModel, ModelNotReady, ModelUnloaded,
+│                         TransformDown
 ├── ControlFault          ModelControlDisabled, LoadFailed
 ├── Overloaded            QueueFull, WaitTooLong
 ├── ServerStopping        it answers nothing more on this connection
@@ -278,6 +279,23 @@ class ModelUnloaded(ModelUnavailable):
 
     def __str__(self) -> str:
         return f"model {self.model!r} was unloaded before the request was run"
+
+
+class TransformDown(ModelUnavailable):
+    """The process that runs the model's transform does not stay alive; another one is to come."""
+
+    reason = "transform_down"
+
+    def __init__(self, model: str, detail: str, wait_s: float) -> None:
+        """`wait_s` is the time to the next attempt."""
+        super().__init__(model, detail, wait_s)
+        self.model, self.detail, self.wait_s = model, detail, wait_s
+
+    def __str__(self) -> str:
+        return (
+            f"the transform of model {self.model!r} is not available just now: {self.detail}; the "
+            f"next attempt is in {self.wait_s:g} s"
+        )
 
 
 class ControlFault(NerveError):

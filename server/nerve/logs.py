@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _LINE: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _NOTHING: Final = logging.CRITICAL + 1
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+ALIKE: Final = 50
+ALIKE_S: Final = 10.0
+"""So many warnings and errors that only differ in their figures are written in so many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +65,44 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
         extra = {key: value for key, value in vars(record).items() if key not in _STANDARD}
-        return text + "".join(f" {key}={value}" for key, value in extra.items())
+        return text + "".join(f" {key}={one_line(str(value))}" for key, value in extra.items())
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        return one_line(super().formatMessage(record))
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802  logging's name
         if not self._iso8601:
             return super().formatTime(record, datefmt)
         whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         return f"{whole}.{int(record.msecs):03d}Z"
+
+
+def one_line(text: str) -> str:
+    """With control characters escaped: what others wrote must not look like lines of ours. Pure."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+class Alike(logging.Filter):
+    """Leaves out warnings and errors of which there are too many; a later one tells how many."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives monotonic seconds."""
+        super().__init__()
+        self._clock = clock
+        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is written."""
+        if record.levelno < logging.WARNING:
+            return True
+        kind, now = (record.name, str(record.msg)), self._clock()
+        since, count = self._seen.get(kind, (now, 0))
+        if now - since >= ALIKE_S:
+            if count > ALIKE:
+                record.alike_left_out = count - ALIKE
+            since, count = now, 0
+        self._seen[kind] = since, count + 1
+        return count < ALIKE
 
 
 class _Wanted(logging.Filter):
@@ -81,6 +118,7 @@ def set_up(level: str) -> None:
     """Send everything from `level` (debug, info, warning, error) on to stderr."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter())
+    handler.addFilter(Alike())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 

@@ -154,6 +154,7 @@ class Prover:
         memory_bytes: int | None,
         idle_s: float = IDLE_S,
         cache: GraphCache | None = None,
+        advice: str = "; raise load_timeout_s",
     ) -> None:
         """Nothing is started.
 
@@ -162,9 +163,10 @@ class Prover:
             memory_bytes: what a model on the CPU may take on top of the bare process.
             idle_s: after so long without a proof the fork server is ended.
             cache: what optimised graphs are taken from and put into.
+            advice: ends the sentence of a proof that took too long.
         """
         self._timeout_s, self._memory_bytes, self._idle_s = timeout_s, memory_bytes, idle_s
-        self._cache = cache
+        self._cache, self._advice = cache, advice
         self._server: _ForkServer | None = None
         self._proofs = 0  # in progress
         self._idle: asyncio.TimerHandle | None = None
@@ -303,7 +305,7 @@ class Prover:
                 if not self._passed(answer):
                     raise ModelLoadFailed(
                         f"did not finish within {self._timeout_s:g} s in a process of its own: it "
-                        "hangs or is too slow; raise load_timeout_s"
+                        f"hangs or is too slow{self._advice}"
                     ) from None
             finally:
                 if ended is None:

@@ -54,6 +54,9 @@ def page(tmp_path_factory: pytest.TempPathFactory, bundled: Path, root: Path) ->
     The program in the file is made once and kept in $NERVE_TEST_CACHE, or beside pytest's own cache;
     processes of one test run wait for each other there.
     """
+    lacking = [each for each in ("objdump", "objcopy", "ldd", "curl") if shutil.which(each) is None]
+    if lacking and os.environ.get("NERVE_TEST_CLIENTS") != "all":
+        pytest.skip(f"{', '.join(lacking)} not found: apt-get install binutils curl")
     folder = tmp_path_factory.mktemp("page")
     (folder / "ner-model").mkdir()
     for name in EXPORTED:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nerve.logs import Logs, LogSettings, set_up
+from nerve.logs import ALIKE, ALIKE_S, Alike, Logs, LogSettings, set_up
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -58,7 +58,7 @@ def test_each_severity_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
         assert logs.settings == settings
         assert levels(capsys) == wanted
     (handler,) = [each for each in logging.getLogger().handlers if each.filters]
-    assert len(handler.filters) == 1
+    assert [type(each).__name__ for each in handler.filters] == ["Alike", "_Wanted"]
 
 
 def test_how_the_time_is_written(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,3 +91,42 @@ def test_handlers_of_others_are_left_alone() -> None:
     Logs("info").change(LogSettings(info=False, iso8601=True))
     assert (own.formatter, own.filters) == (before, [])
     assert root.level == logging.WARNING
+
+
+def test_what_others_wrote_does_not_look_like_lines_of_ours(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    set_up("info")
+    forged = "boom\n2026-01-01 INFO nerve: all is well\x1b[31m\r\u2028"
+    logging.getLogger("nerve.test").error("it failed: %s", forged, extra={"model": "a\nb"})
+    (line,) = capsys.readouterr().err.splitlines()
+    written = r"boom\n2026-01-01 INFO nerve: all is well\x1b[31m\r\u2028 model=a\nb"
+    assert line.endswith(f"it failed: {written}")
+
+
+def test_a_traceback_keeps_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up("info")
+    try:
+        int("x")
+    except ValueError:
+        logging.getLogger("nerve.test").exception("it failed")
+    assert len(capsys.readouterr().err.splitlines()) > 2
+
+
+def test_too_many_lines_that_are_alike() -> None:
+    """Of each kind so many are written in a while; the next one tells how many were not."""
+    now = 100.0
+    alike = Alike(lambda: now)
+
+    def record(level: int = logging.ERROR, text: str = "it failed: %s") -> logging.LogRecord:
+        return logging.LogRecord("nerve.test", level, "", 0, text, ("x",), None)
+
+    assert [alike.filter(record()) for _ in range(ALIKE + 7)] == [True] * ALIKE + [False] * 7
+    assert alike.filter(record(text="something else: %s"))
+    assert all(alike.filter(record(logging.INFO)) for _ in range(2 * ALIKE))
+    now += ALIKE_S
+    later = record()
+    assert alike.filter(later)
+    assert vars(later)["alike_left_out"] == 7
+    assert alike.filter(again := record())
+    assert "alike_left_out" not in vars(again)

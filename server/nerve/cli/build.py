@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +12,7 @@ import typer
 
 import nerve
 from nerve import logs
+from nerve.cli.stopping import run, stoppable
 from nerve.cli.terminal import plain, print_lines
 from nerve.errors import ConfigInvalid
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from nerve.importing.plan import ImportPlan
 
 EXIT_ERROR = 1
-EXIT_TERMINATED = 143
 
 
 class Format(StrEnum):
@@ -87,13 +85,11 @@ def build(
     from nerve.importing.encoderfile import plan_of, read_build_config  # noqa: PLC0415
 
     logs.set_up("error")
-    signal.signal(signal.SIGTERM, _terminated)  # so that what is half-written is removed
+    context.with_resource(stoppable())  # what is half-written is removed
     _say("• Loading config...")
     try:
         read = read_build_config(config, directory=directory)
-        # What these two say counts here; `plan_of` is for imports, too, where it does not.
-        rest = read.model_copy(update={"cache_dir": None, "base_binary_path": None})
-        plan = plan_of(rest, building=True)
+        plan = plan_of(read, building=True)
         for note in plan.notes:
             print(f"Note: {plain(note)}", file=sys.stderr)
         start = directory or Path()
@@ -128,7 +124,7 @@ def _write_folder(plan: ImportPlan, repository: Path, *, replace: bool) -> Path:
         raise BuildFailed(
             f"{place} is there already; add --replace to put the new one in its place"
         )
-    asyncio.run(validate(plan, say=_say))
+    run(validate(plan, say=_say))
     _say("• Writing model folder...")
     return install(plan, repository, replace=replace)
 
@@ -158,7 +154,3 @@ def _refuse(error: ConfigInvalid) -> NoReturn:
     for problem in error.problems:
         print(f"  {problem}", file=sys.stderr)
     raise typer.Exit(EXIT_ERROR)
-
-
-def _terminated(*_: object) -> NoReturn:
-    sys.exit(EXIT_TERMINATED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from nerve.building.runtime import (
     read_runtime,
     runtime_key,
 )
+from nerve.cli.stopping import run
 from nerve.cli.trial import Trial
 from nerve.config.model import ModelConfig, load_model_config
 from nerve.errors import ModelLoadFailed
@@ -142,7 +142,7 @@ async def validate(plan: ImportPlan, *, say: Say) -> int:
     config, files = config_of(plan), version_of(plan)
     _check_model_config(files.side.get("config.json"))
     say("✓ Model config validated")
-    async with Trial(timeout_s=LOAD_TIMEOUT_S, memory_bytes=None) as trial:
+    async with Trial(timeout_s=LOAD_TIMEOUT_S, memory_bytes=None, advice="") as trial:
         try:
             bare = config.model_copy(update={"transform": None})
             facts = (await trial(plan.name, files, bare)).facts
@@ -202,7 +202,7 @@ def build_file(plan: ImportPlan, wanted: RuntimeWanted, output: Path, *, say: Sa
     check_output(output)
     key = runtime_key() if wanted.base is None else ""
     runtime = find_runtime(wanted, key, say=say)
-    max_tokens = asyncio.run(validate(plan, say=say))
+    max_tokens = run(validate(plan, say=say))
     if runtime is None:
         runtime = made_runtime(wanted.cache, key, say=say)
     say("• Writing encoderfile...")

@@ -5,7 +5,6 @@ Flags, defaults and output are Encoderfile's. Only `nerve.cli.built_start` runs 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -33,6 +32,7 @@ from nerve.cli.built_options import (
     Provider,
     refuse_tls,
 )
+from nerve.cli.stopping import run
 from nerve.config.server import ENV_PREFIX, ControlMode, ServerConfig, load_server_config
 from nerve.errors import (
     ConfigInvalid,
@@ -150,7 +150,7 @@ def infer(
 
     with _model(options, {"log_level": "warning"}) as (config, _):
         logs.set_up(config.log_level)
-        result = asyncio.run(tagged(config))
+        result = run(tagged(config))
     content = orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_INDENT_2)
     if output is None:
         sys.stdout.buffer.write(content + b"\n")

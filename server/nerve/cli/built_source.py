@@ -23,6 +23,8 @@ from nerve.importing.recognize import Recognized, recognize
 from nerve.importing.source import Wishes
 
 KIND: Final = "built file"
+ENDING: Final = ".encoderfile"
+"""What has this name and does not end as a built file was cut short."""
 _NO_LIMIT: Final = 1 << 24
 """Larger lengths stand for none."""
 

@@ -14,7 +14,9 @@ from typing import Annotated, Final
 import typer
 
 from nerve.cli.terminal import plain, print_lines
+from nerve.importing.export_folder import is_file, is_folder
 from nerve.importing.plan import ImportFailed, folder_name
+from nerve.repository.files import told
 
 PROGRAM: Final = "optimum-cli"
 INSTALL: Final = "pip install 'optimum-onnx[onnxruntime]'"
@@ -55,10 +57,7 @@ def export(
     if task != TASK:
         raise typer.BadParameter(f"{task} models are not served here; expected {TASK}")
     target = output or Path(_folder_of(model))
-    if target.is_dir() and any(target.iterdir()) and not force:
-        raise ImportFailed(f"{target} is not empty; name another folder, or add --force")
-    if target.exists() and not target.is_dir():
-        raise ImportFailed(f"{target} is a file, expected a folder to write")
+    _check_target(target, force=force)
     arguments = ["export", "onnx", "--model", model, "--task", task]
     arguments += ["--revision", revision] if revision is not None else []
     arguments += ["--opset", str(opset)] if opset is not None else []
@@ -80,12 +79,26 @@ def find_program() -> str | None:
     return shutil.which(PROGRAM) or shutil.which(PROGRAM, path=beside)
 
 
+def _check_target(target: Path, *, force: bool) -> None:
+    """Whether a folder can be written there. Raises ImportFailed."""
+    try:
+        is_full = any(target.iterdir())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        if is_file(target):
+            raise ImportFailed(f"{target} is a file, expected a folder to write") from None
+        raise ImportFailed(f"{target} cannot be written: {told(error)}") from error
+    if is_full and not force:
+        raise ImportFailed(f"{target} is not empty; name another folder, or add --force")
+
+
 def _folder_of(model: str) -> str:
     """`dslim/bert-base-NER` -> `bert-base-NER`; of a folder, a name that is not its own."""
     name = folder_name(Path(model).name)
     if not name:
         raise ImportFailed(f"no folder name can be made of {model!r}; name one as OUTPUT")
-    return f"{name}-onnx" if Path(model).is_dir() else name
+    return f"{name}-onnx" if is_folder(Path(model)) else name
 
 
 def _run(command: list[str]) -> None:
@@ -96,7 +109,10 @@ def _run(command: list[str]) -> None:
     except OSError as error:
         raise ImportFailed(f"{command[0]} cannot be started: {error.strerror}") from error
     if status < 0:
-        raise ImportFailed(f"{PROGRAM} was ended by {signal.Signals(-status).name}")
+        known = {
+            number.value: number.name for number in signal.Signals
+        }  # few of the real-time ones
+        raise ImportFailed(f"{PROGRAM} was ended by {known.get(-status, f'signal {-status}')}")
     if status:
         raise ImportFailed(f"{PROGRAM} failed with status {status}; its reason stands above")
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from nerve import logs
+from nerve.cli.stopping import run, stoppable
 from nerve.cli.terminal import plain, print_lines
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from nerve.importing.source import Wishes
 
 DEFAULT_REPOSITORY = Path("model_repository")
-EXIT_TERMINATED = 143
 _MARKS = {"ok": "ok  ", "warning": "warn", "failed": "FAIL", "skipped": "skip"}
 _BODY = '\'{"inputs": ["Ada Lovelace lived in London."]}\''
 
@@ -84,10 +82,18 @@ def import_(
     from nerve.importing.source import Wishes  # noqa: PLC0415  keeps `--help` fast
 
     logs.set_up("error")
-    wishes = Wishes(name=name, checkpoint=checkpoint, directory=directory)
+    options = _again(repository, name, replace=replace)
+    wishes = Wishes(name=name, checkpoint=checkpoint, directory=directory, options=options)
     how = _How(repository, replace=replace, dry_run=dry_run, validate=validate, timeout_s=timeout)
-    with _terminable(), _recognized(source, wishes) as found:
+    with stoppable(), _recognized(source, wishes) as found:
         _bring_in(source, found, how)
+
+
+def _again(repository: Path, name: str | None, *, replace: bool) -> tuple[str, ...]:
+    """What of the options belongs into a line to type again."""
+    stated = ["--repository", str(repository)] if repository != DEFAULT_REPOSITORY else []
+    stated += [] if name is None else ["--name", name]
+    return (*stated, *(["--replace"] if replace else []))
 
 
 class _How(NamedTuple):
@@ -102,10 +108,11 @@ class _How(NamedTuple):
 
 @contextmanager
 def _recognized(source: Path, wishes: Wishes) -> Iterator[Recognized]:
-    from nerve.cli.built_source import is_built, taken_apart  # noqa: PLC0415
+    from nerve.cli.built_source import ENDING, is_built, taken_apart  # noqa: PLC0415
+    from nerve.importing.export_folder import is_file  # noqa: PLC0415
     from nerve.importing.recognize import recognize  # noqa: PLC0415
 
-    if source.is_file() and is_built(source):
+    if is_file(source) and (is_built(source) or source.suffix.lower() == ENDING):
         with taken_apart(source, wishes) as found:
             yield found
     else:
@@ -114,6 +121,7 @@ def _recognized(source: Path, wishes: Wishes) -> Iterator[Recognized]:
 
 def _bring_in(source: Path, found: Recognized, how: _How) -> None:
     """Write what was found, or tell what would be written."""
+    from nerve.importing.config_check import check_config  # noqa: PLC0415
     from nerve.importing.install import check_place, install  # noqa: PLC0415
 
     plan, repository = found.plan, how.repository
@@ -122,10 +130,12 @@ def _bring_in(source: Path, found: Recognized, how: _How) -> None:
     if how.dry_run:
         print_lines(_written(plan, repository))
         print_lines(_notes(plan))
+        if how.validate:
+            check_config(plan)
         return
 
     def check(folder: Path) -> None:
-        if not asyncio.run(_is_good(folder, timeout_s=how.timeout_s)):
+        if not run(_is_good(folder, timeout_s=how.timeout_s)):
             raise _NotGood
 
     try:
@@ -147,20 +157,6 @@ def _bring_in(source: Path, found: Recognized, how: _How) -> None:
 
 class _NotGood(Exception):
     """The model would not load; the reasons are printed."""
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Within it SIGTERM cleans up before it ends us, as Ctrl-C does."""
-
-    def end(*_: object) -> NoReturn:
-        raise SystemExit(EXIT_TERMINATED)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 async def _is_good(folder: Path, *, timeout_s: float) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ import orjson
 import typer
 
 from nerve import logs
+from nerve.cli.stopping import run
 from nerve.config.server import load_server_config
 from nerve.errors import InvalidField
 
@@ -97,7 +97,7 @@ def infer(
                     file=sys.stderr,
                 )
 
-    asyncio.run(work())
+    run(work())
 
 
 def _collect(texts: Sequence[str], input_file: Path | None) -> Iterator[str]:

@@ -8,9 +8,24 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from nerve.errors import NerveError
+
 PIPE_COLUMNS = 1_000_000
 """Width of a table that nobody looks at: nothing is cut or folded."""
 _STYLES = {"READY": "green", "UNAVAILABLE": "red", "LOADING": "yellow", "UNLOADING": "yellow"}
+
+
+class OutputFailed(NerveError):
+    """What a command has to say cannot be written."""
+
+    reason = "output_failed"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"stdout cannot be written: {self.detail}"
 
 
 def plain(text: object) -> str:
@@ -63,8 +78,11 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 @contextmanager
 def _pipe_may_close() -> Iterator[None]:
-    """`nerve … | head` has seen enough; that is no fault."""
+    """`nerve … | head` has seen enough; that is no fault, unlike a full disk."""
     try:
         yield
-    except BrokenPipeError:
+    except OSError as error:
+        # What is still to be written would fail again when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise OutputFailed(error.strerror or str(error)) from error

@@ -26,10 +26,13 @@ LABELS_SHOWN = 12
 class Trial:
     """`nerve.cli.checkup.Try` with the limits of a load; use it in `async with`."""
 
-    def __init__(self, *, timeout_s: float, memory_bytes: int | None) -> None:
-        self._timeout_s = timeout_s
-        self._prover = Prover(timeout_s=timeout_s, memory_bytes=memory_bytes)
-        self._converter = Converter(timeout_s=timeout_s, memory_bytes=memory_bytes)
+    def __init__(
+        self, *, timeout_s: float, memory_bytes: int | None, advice: str = "; raise --timeout"
+    ) -> None:
+        """Nothing is started. `advice` ends the sentence of a load that took over `timeout_s`."""
+        self._timeout_s, self._advice = timeout_s, advice
+        self._prover = Prover(timeout_s=timeout_s, memory_bytes=memory_bytes, advice=advice)
+        self._converter = Converter(timeout_s=timeout_s, memory_bytes=memory_bytes, advice=advice)
         self._metrics = EngineMetrics(CollectorRegistry())
 
     async def __aenter__(self) -> Self:
@@ -58,7 +61,7 @@ class Trial:
                 async with asyncio.timeout(self._timeout_s):
                     info, golden = await self._look(name, ready, config)
             except TimeoutError:
-                fault = f"did not finish within {self._timeout_s:g} s; see --timeout"
+                fault = f"did not finish within {self._timeout_s:g} s{self._advice}"
                 raise ModelLoadFailed(fault) from None
         lines = told(info, config, golden, proof)
         alone = config.optimization.batch_invariant

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nerve import logs
+from nerve.cli.stopping import run
 from nerve.cli.terminal import plain, print_json, print_lines
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def validate(
     that one that crashes is only a line in the report.
     """
     logs.set_up("error")
-    good = asyncio.run(
+    good = run(
         _run(list(dict.fromkeys(folders)), timeout_s=timeout, memory_bytes=memory, as_json=as_json)
     )
     if not good:

@@ -18,6 +18,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 Path = tuple[int | str, ...]
 MAX_PROBLEMS: Final = 20
 """A file with more is no config at all; looking for the nearest name of each key takes its time."""
+_MAPPING_EXPECTED: Final = ("model_type", "model_attributes_type", "dict_type", "mapping_type")
 
 
 def parse_yaml(text: str, *, source: str) -> tuple[dict[str, object], dict[Path, int]]:
@@ -132,6 +133,8 @@ def _sentence(model: type[BaseModel], path: Path, detail: ErrorDetails) -> str:
         return detail["msg"].removeprefix("Value error, ")
     message = detail["msg"][:1].lower() + detail["msg"][1:]
     given = detail["input"]
+    if detail["type"] in _MAPPING_EXPECTED:  # pydantic would name the class
+        message = "expected a mapping"
     # A list or mapping may hold itself many times over: its repr would not fit into memory.
     if detail["type"] == "missing" or not isinstance(given, str | int | float | bool | None):
         return message

@@ -45,6 +45,7 @@ TABLE: Final[dict[type[errors.NerveError], Outcome]] = {
     errors.NoDefaultModel: Outcome(404, "NOT_FOUND", 404, "Validation", 404),
     errors.ModelNotReady: Outcome(503, "UNAVAILABLE", 503, "Unhealthy", 503),
     errors.ModelUnloaded: Outcome(503, "UNAVAILABLE", 503, "Unhealthy", 503),
+    errors.TransformDown: Outcome(503, "UNAVAILABLE", 503, "Unhealthy", 503),
     errors.ControlFault: Outcome(
         400, "FAILED_PRECONDITION", 400, "Validation", 400, "INVALID_ARGUMENT"
     ),
@@ -79,7 +80,7 @@ def retry_after_s(error: errors.NerveError) -> int | None:
 
     An overloaded model says how long what waits for it will take.
     """
-    if isinstance(error, errors.Overloaded):
+    if isinstance(error, errors.Overloaded | errors.TransformDown):
         return min(max(RETRY_AFTER_S, math.ceil(error.wait_s)), MAX_RETRY_AFTER_S)
     if isinstance(error, errors.ModelNotReady):  # a model that failed to load stays as it is
         passing = error.state in ("LOADING", "UNLOADING")

@@ -138,8 +138,10 @@ def _known(
     for key, each in value.items():
         here = (*path, key)
         if key not in known:
-            line = lines.get(here, 0)
-            unknown.append(f"line {line}: {'.'.join(map(str, here))} is no key of Encoderfile's")
+            # Lines are found by what is written: `1`, not the number that it means.
+            line = lines.get((*path, str(key)), 0)
+            at = f"line {line}: " if line else ""
+            unknown.append(f"{at}{'.'.join(map(str, here))} is no key of Encoderfile's")
         else:
             kept[key] = _known(each, here, lines, unknown) if isinstance(each, dict) else each
     return kept
@@ -153,12 +155,9 @@ def _notes(config: BuildConfig, *, building: bool) -> Iterator[str]:
             f"version {config.version} is kept as a comment in config.yaml: versions here are "
             f"numbered folders, and this model is version {VERSION_FOLDER}"
         )
-        for key in ("output_path", "target"):
+        for key in ("output_path", "target", "cache_dir", "base_binary_path"):
             if getattr(config, key) is not None:
                 yield f"{key} is only for `nerve build`"
-    for key in ("cache_dir", "base_binary_path"):
-        if getattr(config, key) is not None:
-            yield f"{key} has no meaning here: no program is downloaded to build with"
     if config.path.preprocessor_config_path is not None:
         yield "path.preprocessor_config_path has no meaning for token_classification"
     if tokenizer.pad_strategy is not None:

@@ -32,9 +32,18 @@ class Export:
     notes: tuple[str, ...] = ()
 
 
-def read_export(folder: Path) -> Export:
-    """A folder with model.onnx, or the hub's with onnx/model.onnx. Raises nothing."""
-    graph, problems = _graph(folder)
+def read_export(folder: Path, *, graph: str = "") -> Export:
+    """A folder with model.onnx, or the hub's with onnx/model.onnx. Raises nothing.
+
+    Args:
+        folder: the export.
+        graph: the graph's file name, if it was stated and is not model.onnx.
+    """
+    found, problems = _stated(folder, graph) if graph not in ("", MODEL_FILE) else _graph(folder)
+    return _export(folder, found, problems)
+
+
+def _export(folder: Path, graph: Path | None, problems: list[str]) -> Export:
     side: dict[str, Path] = {}
     for name in (*SIDE_FILES, GOLDEN_FILE):
         holders = (graph.parent, folder) if graph is not None else (folder,)
@@ -82,6 +91,12 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
     except (OSError, ValueError):
         return False
+
+
+def _stated(folder: Path, name: str) -> tuple[Path | None, list[str]]:
+    if Path(name).name == name and is_file(folder / name):
+        return folder / name, []
+    return None, [f"{name!r:.150}, the stated graph, is not in {folder}"]
 
 
 def _graph(folder: Path) -> tuple[Path | None, list[str]]:

@@ -13,11 +13,10 @@ from typing import Final
 from nerve.errors import RepositoryInvalid
 from nerve.importing.config_text import config_text
 from nerve.importing.plan import ImportFailed, ImportPlan, name_fault
+from nerve.importing.staging import staging_folder
 from nerve.repository.files import told
-from nerve.repository.layout import CONFIG_FILES, read_models, scan
+from nerve.repository.layout import CONFIG_FILES, read_models, scan, version_number
 
-STAGING: Final = ".nerve-import-"
-"""A repository's scan passes over names with a dot in front, so a server does not see it."""
 _REPLACED: Final = ".nerve-replaced-"
 
 
@@ -73,15 +72,17 @@ def check_place(place: Path, *, replace: bool) -> None:
         ImportFailed: there is one already, or the repository is no folder of models.
     """
     repository = place.parent
-    if repository.is_dir():
-        try:
-            models = read_models(scan(repository))
-        except RepositoryInvalid as error:
-            raise ImportFailed(str(error)) from error
-        if any(model.path.absolute() == repository.absolute() for model in models):
+    try:
+        is_folder = repository.is_dir()
+    except OSError as error:  # its name is too long, or what it lies in may not be read
+        raise ImportFailed(f"{repository} cannot be a folder of models: {told(error)}") from error
+    if is_folder:
+        if _is_model(repository):
+            above = Path(os.path.abspath(repository)).parent  # noqa: PTH100  not where a link leads
+            shown = above if repository.is_absolute() else Path(os.path.relpath(above))
             raise ImportFailed(
                 f"{repository} is itself a model's folder; name the folder above it with "
-                f"--repository, as in --repository {repository.parent}"
+                f"--repository, as in --repository {shown}"
             )
     elif os.path.lexists(repository):
         raise ImportFailed(f"{repository} is a file, expected a folder of models")
@@ -96,11 +97,24 @@ def check_place(place: Path, *, replace: bool) -> None:
         raise ImportFailed(f"{place} is no folder of its own; remove it first")
 
 
+def _is_model(folder: Path) -> bool:
+    """Whether a folder is one of a model, even one that has nothing but versions."""
+    try:
+        listing = scan(folder)
+    except RepositoryInvalid as error:
+        raise ImportFailed(str(error)) from error
+    if any(model.path == listing.path for model in read_models(listing)):
+        return True
+    return any(
+        version_number(name) and any(file.endswith(".onnx") for file in version.files)
+        for name, version in listing.folders.items()
+    )
+
+
 @contextmanager
 def _staged(plan: ImportPlan, repository: Path) -> Iterator[Path]:
     """The written folder, in one of its own that is removed in the end, with what is left in it."""
-    aside = Path(tempfile.mkdtemp(prefix=STAGING, dir=repository))
-    try:
+    with staging_folder(repository) as aside:
         folder = aside / plan.name
         folder.mkdir()
         for place, source in plan.files.items():
@@ -110,8 +124,6 @@ def _staged(plan: ImportPlan, repository: Path) -> Iterator[Path]:
         if plan.config or plan.head:
             _write(config_text(plan.config, plan.head), folder / CONFIG_FILES[0])
         yield folder
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _below(folder: Path, place: str) -> Path:

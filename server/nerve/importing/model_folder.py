@@ -52,7 +52,7 @@ def versions_of(folder: Path, *, graph: str = "", checkpoint: Path | None = None
         raise ImportFailed(str(error)) from error
     shared = _side_of(checkpoint)
     if not any(map(version_number, listing.folders)):
-        export = read_export(folder)
+        export = read_export(folder, graph=graph)
         problems = [each for each in export.problems if each.split(" ", 1)[0] not in shared]
         if problems:
             raise ConfigInvalid(str(folder), [Problem("", each) for each in problems])
@@ -97,7 +97,10 @@ def _inspected(
 ) -> VersionFiles:
     """A version read to the end, with the graph of the given name."""
     own = listing.folders.get(str(version.number))
-    if graph and graph != MODEL_FILE and own is not None and graph in own.files:
+    if graph and graph != MODEL_FILE and own is not None:
+        if graph not in own.files:
+            fault = f"default_model_filename is {graph!r:.150}, and there is no such file in it"
+            return replace(version, onnx=None, problem=fault)
         version = replace(version, onnx=own.files[graph], problem="")
     return inspect_version(version, digests).files
 

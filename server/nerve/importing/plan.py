@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from nerve.errors import NerveError
-from nerve.repository.layout import NAME_PATTERN, is_passing
+from nerve.repository.layout import (
+    CONFIG_FILES,
+    MODEL_FILE,
+    NAME_PATTERN,
+    SIDE_FILES,
+    is_passing,
+)
 
 VERSION_FOLDER: Final = "1"
 """Where an export's files go; the next version can be put beside it."""
@@ -22,6 +28,8 @@ NAME_RULE: Final = (
     "letters, digits, '.', '_' and '-' only, starting with a letter or digit, at most 128, and "
     "not ending as a temporary file does (.tmp, .part, .swp, .swx, .crdownload)"
 )
+
+_TAKEN: Final = frozenset({*CONFIG_FILES, *SIDE_FILES, MODEL_FILE, "onnx"})
 
 
 class ImportFailed(NerveError):
@@ -62,9 +70,13 @@ class ImportPlan:
 
 def name_fault(name: str) -> str:
     """Why a text cannot be a model's name, or nothing."""
-    if NAME_PATTERN.fullmatch(name) and not is_passing(name):
-        return ""
-    return f"{name!r:.150} cannot be a model's name: {NAME_RULE}"
+    if not NAME_PATTERN.fullmatch(name) or is_passing(name):
+        return f"{name!r:.150} cannot be a model's name: {NAME_RULE}"
+    if name.isdecimal():
+        return f"{name!r} cannot be a model's name: a folder called so is a version"
+    if name in _TAKEN:
+        return f"{name!r} cannot be a model's name: it means something else in a model's folder"
+    return ""
 
 
 def folder_name(text: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +19,13 @@ from nerve.importing.model_folder import own_config, versions_of
 from nerve.importing.plan import ImportFailed, ImportPlan, folder_name, name_fault
 from nerve.importing.source import Wishes, read_text
 from nerve.importing.triton import CONFIG, read_triton
+from nerve.repository.files import told
 from nerve.repository.layout import read_models, scan, version_number
 
 KINDS: Final = (
     "an Encoderfile build file, a Truss config.yaml with trt_llm, a Triton model folder or its "
-    "config.pbtxt, a folder that `optimum-cli export onnx` made, or a model folder of Nerve's"
+    "config.pbtxt, a folder that `optimum-cli export onnx` made, a model folder of Nerve's, or a built "
+    ".encoderfile"
 )
 _YAML: Final = (".yaml", ".yml")
 _TRUSS: Final = ("config.yaml", "config.yml")
@@ -49,7 +53,7 @@ def recognize(source: Path, wishes: Wishes) -> Recognized:
     elif is_file(source):
         found = _file(source, wishes)
     else:
-        raise ImportFailed(f"{source}: there is no such file or folder; expected {KINDS}")
+        raise ImportFailed(f"{source} {_what_else(source)}; expected {KINDS}")
     plan = found.plan
     if wishes.name is not None:
         plan = replace(plan, name=wishes.name)
@@ -58,14 +62,38 @@ def recognize(source: Path, wishes: Wishes) -> Recognized:
     return Recognized(found.kind, plan)
 
 
+def _what_else(source: Path) -> str:
+    """What that is which is neither file nor folder."""
+    try:
+        mode = source.stat().st_mode
+    except FileNotFoundError:
+        leads = "is a link that leads nowhere"
+        return leads if source.is_symlink() else "is not there: there is no such file or folder"
+    except (OSError, ValueError) as error:
+        looping = isinstance(error, OSError) and error.errno == errno.ELOOP
+        return "is a link that leads to itself" if looping else f"cannot be read: {told(error)}"
+    kinds = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+    return f"is a {kinds.get(stat.S_IFMT(mode), 'device')}, expected a file or folder"
+
+
 def _file(path: Path, wishes: Wishes) -> Recognized:
-    if path.suffix == ".pbtxt":
+    suffix = path.suffix.lower()
+    if suffix == ".pbtxt":
         return Recognized("Triton model", read_triton(path.parent, wishes))
-    if path.suffix in _YAML:
+    if suffix in _YAML or _has_known_key(path):
         return _yaml(path, wishes)
-    if path.suffix == ".onnx":
+    if suffix == ".onnx":
         raise ImportFailed(f"{path} is a graph alone; name the folder that has its tokenizer.json")
     raise ImportFailed(f"{path} is not known; expected {KINDS}")
+
+
+def _has_known_key(path: Path) -> bool:
+    """Whether a file is a config of another tool, whatever its name."""
+    try:
+        value, _ = parse_yaml(read_text(path), source=str(path))
+    except ConfigInvalid:  # a graph, for example
+        return False
+    return encoderfile.ROOT in value or truss.ROOT in value
 
 
 def _yaml(path: Path, wishes: Wishes) -> Recognized:
@@ -75,7 +103,7 @@ def _yaml(path: Path, wishes: Wishes) -> Recognized:
         return Recognized("Encoderfile build file", encoderfile.plan_of(config))
     if truss.ROOT in value:
         return Recognized("Truss config", truss.read_truss(value, lines, path=path, wishes=wishes))
-    if {"model_class_name", "model_module_dir", "python_version", "requirements"} & value.keys():
+    if truss.PYTHON_KEYS & value.keys():
         raise ImportFailed(
             f"{path} is a Truss config without trt_llm: its model is Python code, which is not run "
             "here; export the checkpoint with `nerve export` and import that folder"
@@ -95,7 +123,7 @@ def _folder(folder: Path, wishes: Wishes) -> Recognized:
     config = own_config(folder)
     if config is not None:
         value, lines = parse_yaml(read_text(config), source=str(config))
-        if truss.ROOT in value or encoderfile.ROOT in value:
+        if {truss.ROOT, encoderfile.ROOT, *truss.PYTHON_KEYS} & value.keys():
             return _yaml(config, wishes)
         return Recognized("model folder", _nerve(folder, config, value, lines, wishes))
     _refuse_several(folder)
@@ -165,8 +193,14 @@ def _refuse_several(folder: Path) -> None:
 
 
 def _name_of(folder: Path) -> str:
-    own = folder.resolve().name
+    """Of a version, that of the model; of a snapshot in the cache of the hub, not its hash."""
+    place = folder.resolve()
+    own = place.name
+    if version_number(own) or own == "onnx":
+        return _name_of(place.parent)
+    if place.parent.name == "snapshots" and place.parent.parent.name.startswith("models--"):
+        own = place.parent.parent.name.rpartition("--")[2]
     name = folder_name(own)
     if not name:
-        raise ImportFailed(f"{own!r} has no name that a model can have; add --name NAME")
+        raise ImportFailed(f"{own!r:.150} has no name that a model can have; add --name NAME")
     return name

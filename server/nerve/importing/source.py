@@ -21,11 +21,13 @@ class Wishes:
         name: of the model; None: what the source calls it.
         checkpoint: an export folder with what the source does not hold itself.
         directory: where relative paths of a build file start; None: the working directory.
+        options: further ones of the command, for a line to type again.
     """
 
     name: str | None = None
     checkpoint: Path | None = None
     directory: Path | None = None
+    options: tuple[str, ...] = ()
 
 
 def read_text(path: Path, *, missing: str = "there is no such file") -> str:

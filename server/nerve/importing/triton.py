@@ -45,7 +45,7 @@ def read_triton(folder: Path, wishes: Wishes) -> ImportPlan:
     path = folder / CONFIG
     config, unknown = read_pbtxt(path)
     if config.platform not in _PLATFORMS or config.backend not in _BACKENDS:
-        kind = config.backend or config.platform
+        kind = config.backend if config.backend not in _BACKENDS else config.platform
         raise ImportFailed(
             f"{path}: {kind} models are not served here, only those of ONNX Runtime "
             f"(platform onnxruntime_onnx, or backend onnxruntime){_instead(config, folder)}"
@@ -69,8 +69,9 @@ def _instead(config: ModelConfig, folder: Path) -> str:
     beside = folder.absolute().parent
     if config.platform != "ensemble" and config.backend != "python":
         return ""
-    graphs = sorted(each.parent.parent.name for each in beside.glob("*/[0-9]*/model.onnx"))
-    return f"; the graph may be {', '.join(graphs)} beside it" if graphs else ""
+    graphs = {each.parent.parent.name for each in beside.glob("*/[0-9]*/model.onnx")}
+    graphs.discard(folder.absolute().name)
+    return f"; the graph may be {', '.join(sorted(graphs))} beside it" if graphs else ""
 
 
 def _config(
@@ -146,6 +147,11 @@ def _batching(batching: ModelDynamicBatching, notes: list[str]) -> Iterator[tupl
 
 
 def _group(group: ModelInstanceGroup, notes: list[str]) -> dict[str, object]:
+    if group.kind not in ModelInstanceGroup.Kind.values():  # the text may have any number
+        kinds = ", ".join(ModelInstanceGroup.Kind.keys())
+        raise ImportFailed(
+            f"{CONFIG}: instance_group: there is no kind {group.kind}; expected {kinds}"
+        )
     kind = ModelInstanceGroup.Kind.Name(group.kind)
     if kind == "KIND_MODEL":
         notes.append("instance_group: KIND_MODEL is taken as KIND_AUTO")

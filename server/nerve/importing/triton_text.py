@@ -64,6 +64,9 @@ def parse(text: str, *, source: str) -> tuple[ModelConfig, list[UnknownField]]:
             span = _field_at(text, line, column, found["field"]) if found else None
             if found is None or span is None or len(unknown) == MAX_UNKNOWN:
                 said = re.sub(r"^\d+:\d+ : ", "", str(error))
+                if found is not None and span is None and len(unknown) < MAX_UNKNOWN:
+                    what = "is not there or does not end: a quote or bracket is missing"
+                    said = f"the value of {found['field']} {what}"
                 raise ConfigInvalid(source, [Problem("", said, line)]) from error
             start, end = span
             taken = text[start:end]

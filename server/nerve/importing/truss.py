@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from nerve.config.problems import validate
 from nerve.errors import ConfigInvalid, Problem
@@ -28,11 +28,21 @@ class _Open(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
 
+def _repo(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is empty; expected a model of the hub (org/name), or a folder")
+    if Path(value).name in ("", ".."):
+        raise ValueError(
+            f"{value!r:.80} names no checkpoint; name its folder, or a model (org/name)"
+        )
+    return value
+
+
 class Checkpoint(_Open):
     """`trt_llm.build.checkpoint_repository`."""
 
     source: str = "HF"
-    repo: str
+    repo: Annotated[str, AfterValidator(_repo)]
     revision: str | None = None
 
 
@@ -72,6 +82,10 @@ class TrussConfig(_Open):
     trt_llm: Engine
 
 
+PYTHON_KEYS: Final = frozenset(
+    {"model_class_name", "model_module_dir", "python_version", "requirements"}
+)
+"""Of a Truss whose model is Python code."""
 _TAKEN: Final = frozenset(
     {
         "model_name", "trt_llm.build.checkpoint_repository.source",
@@ -155,7 +169,7 @@ def _checkpoint(stated: Checkpoint, path: Path, wishes: Wishes) -> Path:
         if is_folder(folder := start / stated.repo):
             return folder
     target = f"./{folder_name(stated.repo.rstrip('/').rpartition('/')[2]) or 'export'}"
-    again = f"nerve import {shlex.quote(str(path))} --checkpoint {shlex.quote(target)}"
+    again = shlex.join(["nerve", "import", str(path), "--checkpoint", target, *wishes.options])
     if stated.source != "HF":
         raise ImportFailed(
             f"the checkpoint {stated.repo} ({stated.source}) is not on this machine; download it, "
@@ -168,8 +182,8 @@ def _checkpoint(stated: Checkpoint, path: Path, wishes: Wishes) -> Path:
     raise ImportFailed(
         f"the checkpoint {stated.repo} is on the Hugging Face hub, and what is served here is an "
         f"export of it to ONNX; run\n  nerve export {repo} {shlex.quote(target)}{revision}\n"
-        f"(it runs optimum-cli export onnx --model {repo} --task token-classification "
-        f"{shlex.quote(target)}), then\n  {again}"
+        f"(it runs optimum-cli export onnx --model {repo} --task token-classification"
+        f"{revision} {shlex.quote(target)}), then\n  {again}"
     )
 
 

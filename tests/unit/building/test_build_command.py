@@ -56,8 +56,8 @@ def fork_server() -> Iterator[_ForkServer]:
 @pytest.fixture(autouse=True)
 def _warm_proofs(fork_server: _ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
     class Warm(Prover):
-        def __init__(self, *, timeout_s: float, memory_bytes: int | None) -> None:
-            super().__init__(timeout_s=timeout_s, memory_bytes=memory_bytes)
+        def __init__(self, *, timeout_s: float, memory_bytes: int | None, advice: str) -> None:
+            super().__init__(timeout_s=timeout_s, memory_bytes=memory_bytes, advice=advice)
             self._server = fork_server
 
         async def aclose(self) -> None:

@@ -97,7 +97,9 @@ def test_a_broken_model_leaves_nothing_unless_asked(home: Path, run: Run) -> Non
 
 
 @pytest.mark.parametrize(
-    ("stop", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
+    ("stop", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=["INT", "TERM", "HUP"],
 )
 def test_an_import_that_is_stopped_leaves_nothing(
     home: Path, stop: signal.Signals, status: int
@@ -261,6 +263,7 @@ def test_export_runs_the_exporter_and_looks_at_what_it_made(
     [
         ("exit 3", "optimum-cli failed with status 3; its reason stands above"),
         ("kill -9 $$", "optimum-cli was ended by SIGKILL"),
+        ("kill -40 $$", "optimum-cli was ended by signal 40"),
         ("true", "has ended well, but x cannot be served: model.onnx is not in x"),
         ("mkdir x; touch x/model.onnx x/config.json", "tokenizer.json is not in x"),
     ],
@@ -278,3 +281,6 @@ def test_exports_that_are_not_tried(home: Path, run: Run) -> None:
     assert (status, "models are not served here" in err) == (2, True)
     status, _, err = run("export", "x", home / "ner.yml")
     assert (status, "is a file, expected a folder" in err) == (1, True)
+    status, _, err = run("export", "x", "y" * 300)
+    assert (status, "cannot be written: File name too long" in err) == (1, True)
+    assert run("export", "x" * 300)[0] == 1

@@ -216,7 +216,7 @@ def test_refused(home: Path, keys: dict[str, object], said: str) -> None:
     ("text", "said"),
     [
         ("", "encoderfile: field required"),
-        ("encoderfile:", "line 1: encoderfile: input should be a valid dictionary"),
+        ("encoderfile:", "line 1: encoderfile: expected a mapping"),
         ("[]", "expected a mapping"),
         ("encoderfile: {", "not valid YAML"),
         ("name: x\npath: y\n", "encoderfile: field required"),
@@ -246,13 +246,23 @@ def test_a_build_file_that_cannot_be_read(home: Path) -> None:
 
 def test_unknown_keys_are_only_told(home: Path) -> None:
     config = read_build_config(
-        write(home, PLAIN + "  colour: red\n  tokenizer: {padding: x}\nother: 1\n")
+        write(home, PLAIN + "  colour: red\n  tokenizer: {padding: x}\nother: 1\n7: x\nyes: x\n")
     )
     assert sorted(config.warnings) == [
+        "True is no key of Encoderfile's",
+        "line 10: 7 is no key of Encoderfile's",
         "line 7: encoderfile.colour is no key of Encoderfile's",
         "line 8: encoderfile.tokenizer.padding is no key of Encoderfile's",
         "line 9: other is no key of Encoderfile's",
     ]
+
+
+@pytest.mark.parametrize("key", ["cache_dir", "base_binary_path", "output_path", "target"])
+def test_what_only_a_build_reads(home: Path, key: str) -> None:
+    """An import tells that it passes over it, a build does not."""
+    config = read_build_config(changed(home, **{key: "x"}))
+    assert f"{key} is only for `nerve build`" in plan_of(config).notes
+    assert plan_of(config, building=True).notes == ()
 
 
 def test_every_missing_file_of_a_folder_is_named(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from nerve.importing.config_text import config_text
 from nerve.importing.export_folder import read_export
 from nerve.importing.install import install
 from nerve.importing.plan import ImportFailed, ImportPlan, folder_name, name_fault
+from nerve.importing.staging import STAGING, staging_folder
 from nerve.repository.layout import read_models, scan
 
 NEW = "return 'new'\n"
@@ -116,6 +118,45 @@ def test_places_that_are_none(plan: ImportPlan, tmp_path: Path) -> None:
         with pytest.raises(ImportFailed, match="is no place in a model's folder"):
             install(bad, tmp_path / "models", replace=False)
     assert names(tmp_path / "models") == ["ner", "other"]
+
+
+@pytest.mark.parametrize(
+    ("where", "given", "above"),
+    [
+        ("live/a", ".", ".."),
+        ("live", "a", "."),
+        (".", "live/a", "live"),
+        ("live/a/1", "..", "../.."),
+    ],
+)
+def test_a_model_with_nothing_but_versions_is_no_repository(
+    plan: ImportPlan, tmp_path: Path, where: str, given: str, above: str
+) -> None:
+    write_model(tmp_path / "live" / "a", v1="x", v2="y")
+    before = tree(tmp_path)
+    with contextlib.chdir(tmp_path / where), pytest.raises(ImportFailed) as caught:
+        install(plan, Path(given), replace=False)
+    assert str(caught.value).startswith(f"{given} is itself a model's folder")
+    assert str(caught.value).endswith(f"--repository {above}")
+    assert tree(tmp_path) == before
+
+
+def test_a_repository_whose_name_is_too_long(plan: ImportPlan, tmp_path: Path) -> None:
+    with pytest.raises(ImportFailed, match="cannot be a folder of models: File name too long"):
+        install(plan, tmp_path / ("x" * 300), replace=False)
+
+
+def test_what_a_killed_import_left_is_swept(plan: ImportPlan, tmp_path: Path) -> None:
+    """What another one is writing stays."""
+    repository = tmp_path / "models"
+    dead = repository / f"{STAGING}dead" / "ner"
+    dead.mkdir(parents=True)
+    (dead / "model.onnx").write_text("x")
+    with staging_folder(repository) as busy:
+        assert tree(repository) == [busy.name]
+        install(plan, repository, replace=False)
+        assert busy.is_dir()
+    assert [each for each in tree(repository) if each.startswith(".")] == []
 
 
 def test_external_data_comes_along(tmp_path: Path) -> None:

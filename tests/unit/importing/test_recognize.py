@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -99,6 +101,42 @@ def test_no_source(tmp_path: Path, name: str, content: bytes | None, said: str) 
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ImportFailed, match=said):
         recognize(tmp_path / name, Wishes())
+
+
+def test_sources_that_are_neither_file_nor_folder(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    for source, said in {
+        tmp_path / "pipe": "is a pipe, expected a file or folder",
+        Path(os.devnull): "is a device, expected a file or folder",
+        tmp_path / "dangling": "is a link that leads nowhere",
+        tmp_path / "loop": "is a link that leads to itself",
+        tmp_path / ("x" * 300): "cannot be read: File name too long",
+    }.items():
+        with pytest.raises(ImportFailed, match=f"{said}; expected .*built .encoderfile"):
+            recognize(source, Wishes())
+
+
+@pytest.mark.parametrize("name", ["ner.YML", "ner.txt", "ner"])
+def test_a_config_by_another_name(tmp_path: Path, export: Path, name: str) -> None:
+    text = f"encoderfile: {{name: ner, path: {export}, model_type: token_classification}}\n"
+    (tmp_path / name).write_text(text)
+    assert recognize(tmp_path / name, Wishes()).kind == "Encoderfile build file"
+
+
+def test_folders_whose_names_are_no_models(tmp_path: Path, export: Path) -> None:
+    """A version has its model's name, a snapshot of the hub that of the repository."""
+    version = Path(shutil.copytree(export, tmp_path / "minilm-ner" / "1"))
+    assert recognize(version, Wishes()).plan.name == "minilm-ner"
+    with contextlib.chdir(version):
+        assert recognize(Path(), Wishes()).plan.name == "minilm-ner"
+    cache = tmp_path / "models--dslim--bert-base-NER" / "snapshots" / ("0a" * 20)
+    shutil.copytree(export, cache)
+    assert recognize(cache, Wishes()).plan.name == "bert-base-NER"
+    for name in ("1", "007", "config.yaml", "config.yml", "tokenizer.json", "model.onnx", "onnx"):
+        with pytest.raises(ImportFailed, match="cannot be a model's name"):
+            recognize(export, Wishes(name=name))
 
 
 def test_folders_that_are_no_source(tmp_path: Path, export: Path) -> None:

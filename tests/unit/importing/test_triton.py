@@ -112,6 +112,29 @@ def test_another_file_name_of_the_graph(tmp_path: Path, tiny_models: Path) -> No
     assert plan.files["2/model.onnx"] == folder / "2" / "fp16.onnx"
 
 
+@pytest.mark.parametrize("stated", ["other.onnx", "sub/model.onnx", "../../etc/passwd"])
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_graph_that_is_not_there(
+    tmp_path: Path, tiny_models: Path, stated: str, flat: bool
+) -> None:
+    """Another one is not taken in its stead."""
+    text = f'default_model_filename: "{stated}"'
+    if flat:
+        shutil.copytree(tiny_models / "bert", tmp_path / "ner")
+    folder = model(tmp_path / "ner", tiny_models / "bert", text, *(() if flat else (1, 2)))
+    with pytest.raises(ConfigInvalid) as caught:
+        plan_of(folder)
+    problems = caught.value.problems
+    assert [each.path for each in problems] == ([""] if flat else ["version 1", "version 2"])
+    assert all(f"'{stated}'" in str(each) for each in problems)
+
+
+def test_a_kind_that_there_is_not(tmp_path: Path, tiny_models: Path) -> None:
+    text = "instance_group [ { kind: 7 } ]"
+    with pytest.raises(ImportFailed, match="there is no kind 7; expected KIND_AUTO"):
+        plan_of(model(tmp_path / "ner", tiny_models / "bert", text, 1))
+
+
 def test_a_tokenizer_from_elsewhere(tmp_path: Path, tiny_models: Path) -> None:
     """Triton's folders often hold the graph alone."""
     export = tiny_models / "bert"
@@ -129,12 +152,12 @@ def test_a_tokenizer_from_elsewhere(tmp_path: Path, tiny_models: Path) -> None:
     ("text", "said"),
     [
         ('backend: "python"', "python models are not served here"),
-        ('platform: "ensemble"', "ensemble models are not served here"),
+        ('backend: "onnxruntime" platform: "ensemble"', "ensemble models are not served here"),
         ('platform: "tensorrt_plan"', "tensorrt_plan models are not served here"),
     ],
 )
 def test_other_backends(tmp_path: Path, tiny_models: Path, text: str, said: str) -> None:
-    model(tmp_path / "graph", tiny_models / "bert", "", 1)
+    model(tmp_path / "graph", tiny_models / "bert", "", 1, 2)
     with pytest.raises(ImportFailed, match=said) as caught:
         plan_of(model(tmp_path / "ner", tiny_models / "bert", text))
     assert ("the graph may be graph beside it" in str(caught.value)) == ("plan" not in text)
@@ -149,7 +172,8 @@ def test_other_backends(tmp_path: Path, tiny_models: Path, text: str, said: str)
         ("a {" * 3, "line 1: "),
         ("a: [", "line 1: "),
         ("max_batch_size: 99999999999", "line 1: "),
-        ("x: 'abc", "line 1: "),
+        ("x: 'abc", "line 1: the value of x is not there or does not end"),
+        ("\nfoo { a: 1", "line 2: the value of foo is not there or does not end"),
     ],
 )
 def test_no_config(text: str, said: str) -> None:

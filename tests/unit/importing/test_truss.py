@@ -89,8 +89,25 @@ def test_the_page_without_the_model_says_what_to_run(tmp_path: Path) -> None:
     assert f"optimum-cli export onnx --model {repo} --task token-classification {target}" in str(
         caught.value
     )
-    with pytest.raises(ImportFailed, match="--revision v2"):
-        plan_of(tmp_path / "config.yaml", PAGE.replace("revision: main", "revision: v2"))
+    pinned = PAGE.replace("revision: main", "revision: v2")
+    with pytest.raises(ImportFailed) as caught:
+        plan_of(tmp_path / "config.yaml", pinned, options=("--name", "a b", "--replace"))
+    assert str(caught.value).count(" --revision v2") == 2
+    assert f"--checkpoint {target} --name 'a b' --replace" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("repo", "said"),
+    [('""', "is empty"), ("'  '", "is empty"), (".", "names no checkpoint"),
+     ('"/"', "names no checkpoint"), ("../..", "names no checkpoint")],
+)  # fmt: skip
+def test_repos_that_are_none(tmp_path: Path, repo: str, said: str) -> None:
+    text = PAGE.replace('"baseten-admin/bert-base-ner-uncased"', repo)
+    with pytest.raises(ConfigInvalid) as caught:
+        plan_of(tmp_path / "config.yaml", text)
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.line) == ("trt_llm.build.checkpoint_repository.repo", 6)
+    assert said in str(problem)
 
 
 def test_every_key_is_taken_or_told(tmp_path: Path, tiny_models: Path) -> None:
@@ -122,6 +139,8 @@ def test_every_key_is_taken_or_told(tmp_path: Path, tiny_models: Path) -> None:
         ("max_num_tokens: 16384", "max_batch_size: 0", "line 8: trt_llm.build.max_batch_size"),
         ("  build:", "  bild:", "trt_llm.build: field required"),
         ("      repo:", "      repos:", "checkpoint_repository.repo: field required"),
+        (PAGE, "trt_llm: {build: 3}", "trt_llm.build: expected a mapping, got 3"),
+        (PAGE, "trt_llm: []", "trt_llm: expected a mapping"),
     ],
 )
 def test_refused(tmp_path: Path, tiny_models: Path, old: str, new: str, said: str) -> None:
@@ -151,6 +170,10 @@ def test_other_trusses(tmp_path: Path, tiny_models: Path) -> None:
     (tmp_path / "c.yaml").write_text("model_class_name: Model\npython_version: py311\n")
     with pytest.raises(ImportFailed, match="its model is Python code"):
         recognize(tmp_path / "c.yaml", Wishes())
+    (tmp_path / "truss").mkdir()
+    (tmp_path / "c.yaml").rename(tmp_path / "truss" / "config.yaml")
+    with pytest.raises(ImportFailed, match="its model is Python code"):
+        recognize(tmp_path / "truss", Wishes())
     text = PAGE.replace("encoder_bert", "encoder").replace("16384", "16384\n    x_new: 1")
     plan = plan_of(
         tmp_path / "c.yaml", without(text, "trt_llm", "runtime"), checkpoint=tiny_models / "bert"
