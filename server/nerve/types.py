@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -225,6 +225,11 @@ class TokenTags:
     best: IntArray
     score: FloatArray
 
+    def rows(self) -> Iterator[tuple[str, int, int, int, FloatArray, int, np.float32]]:
+        """Piece, id, start, end, logits, label id and its score of each token."""
+        fields = (self.pieces, self.ids, self.start, self.end, self.logits)
+        return zip(*fields, self.best.tolist(), self.score, strict=True)
+
 
 @dataclass(frozen=True, slots=True)
 class TextTokens:
@@ -389,7 +394,8 @@ class ScoreTransform(Protocol):
         Returns:
             The new scores of each row, of the same shape; or for each its tokens' labels (tokens,).
         Raises:
-            TransformFailed, TransformResult, TransformLimit, QueueFull, DeadlineExceeded.
+            TransformFailed, TransformResult, TransformLimit, TransformDown, QueueFull,
+            DeadlineExceeded.
         """
         ...
 

@@ -28,7 +28,7 @@ MODERN = {
 }
 
 
-def message(method: str, params: object = None, *, number: int | None = 1) -> bytes:
+def message(method: str, params: object = None, *, number: int | str | None = 1) -> bytes:
     """A request, or without a number a notification."""
     value: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
     if number is not None:
@@ -38,7 +38,7 @@ def message(method: str, params: object = None, *, number: int | None = 1) -> by
     return json.dumps(value).encode()
 
 
-def call(name: str, arguments: Mapping[str, object], *, number: int = 1) -> bytes:
+def call(name: str, arguments: Mapping[str, object], *, number: int | str = 1) -> bytes:
     """A call of a tool."""
     return message("tools/call", {"name": name, "arguments": arguments}, number=number)
 

@@ -13,6 +13,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from nerve.errors import InvalidField
+from nerve.frontend.http.baseten import PredictTokensRequest
+from nerve.frontend.http.bei import DecodeRequest, TokenizeRequest
+from nerve.frontend.http.body import check
+from nerve.frontend.http.encoderfile import TokenClassificationRequest
+from nerve.frontend.http.openinference.schemas import (
+    ModelLoadRequest,
+    ModelUnloadRequest,
+    RepositoryIndexRequest,
+)
+from nerve.frontend.mcp import extract_entities, run_encoder
 
 if TYPE_CHECKING:
     from api.conftest import Answer, Client, Repository, Serve, Server
@@ -22,6 +35,17 @@ LIMITS = {"predict": 2_097_152, "predict_tokens": 2_000_000}
 KINDS = {"Validation", "Tokenizer", "Empty", "Overloaded", "Backend", "Unhealthy"}
 STATUSES = {200, 400, 404, 408, 413, 415, 422, 424, 429, 500, 503, 504}
 DEEP = 100_000
+REQUESTS = [
+    DecodeRequest,
+    ModelLoadRequest,
+    ModelUnloadRequest,
+    PredictTokensRequest,
+    RepositoryIndexRequest,
+    TokenClassificationRequest,
+    TokenizeRequest,
+    extract_entities.Arguments,
+    run_encoder.Arguments,
+]
 
 dialects = pytest.mark.parametrize("route", ["predict", "predict_tokens"])
 
@@ -188,6 +212,8 @@ async def test_body(http: Client, route: str, case: Bad) -> None:
         ({"ignore_labels": ["O", None]}, "ignore_labels[1]"),
         ({"offset_unit": "words"}, "offset_unit"),
         ({"offset_unit": ["byte"]}, "offset_unit"),
+        ({"threshold": True}, "threshold: input should be a valid number, got true"),
+        ({"labels": [False]}, "labels[0]: input should be a valid string, got false"),
         ({"aggregation_strategy": "x" * 100_000}, "aggregation_strategy"),
     ],
 )
@@ -197,6 +223,46 @@ async def test_field_is_named(http: Client, fields: dict[str, object], field: st
     assert answer.status == 422
     assert check_error("predict_tokens", answer).startswith(field)
     await check_good(http, "predict_tokens")
+
+
+@pytest.mark.parametrize(
+    "model", REQUESTS, ids=lambda model: f"{model.__module__}.{model.__name__}"
+)
+def test_few_faults_are_collected(model: type[BaseModel]) -> None:
+    """Only the first one is told: a body of a million wrong items must not make a million errors."""
+    many = 1000
+    wrong: list[object] = [[{}] * many, {str(number): {} for number in range(many)}, [5] * many]
+    values: list[dict[str, object]] = [
+        {name: each} for name in model.model_fields for each in wrong
+    ]
+    collected = 0
+    for value in [*values, dict.fromkeys(map(str, range(many)))]:
+        try:
+            check(value, model)
+        except InvalidField as error:
+            cause = error.__context__
+            assert isinstance(cause, ValidationError)
+            assert cause.error_count() <= len(model.model_fields) + 1
+            collected += 1
+    assert collected
+
+
+def test_first_fault_is_told() -> None:
+    """The same one as if all had been collected."""
+    for metadata, field in (
+        ({"a": "", "b": 1, "c": [], "d": ""}, "metadata.b: input should be a valid string, got 1"),
+        ({"a": "", "b": {}}, "metadata.b: input should be a valid string, got an object"),
+    ):
+        with pytest.raises(InvalidField) as refused:
+            check({"inputs": ["a"], "metadata": metadata}, TokenClassificationRequest)
+        assert str(refused.value) == field
+    for value, field in (
+        ({"x": 1, "y": 2}, "x: extra inputs are not permitted, got 1"),
+        ({"x": 1, "parameters": 2}, "parameters: expected a JSON object, got a number"),
+    ):
+        with pytest.raises(InvalidField) as refused:
+            check(value, ModelLoadRequest)
+        assert str(refused.value) == field
 
 
 # --- sizes

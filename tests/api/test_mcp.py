@@ -134,6 +134,11 @@ REFUSED_BY_ENCODER: list[tuple[dict[str, Any], int, str]] = [
         -32602,
         "failed to deserialize parameters: metadata.n: ",
     ),
+    (
+        {"inputs": ["a"], "metadata": dict.fromkeys("abc", 1) | {"0": "", "1": 2}},
+        -32602,
+        "failed to deserialize parameters: metadata.a: input should be a valid string, got 1",
+    ),
     ({"inputs": ["a"] * 1025}, -32603, "inputs: 1025 texts in one request, at most 1024"),
 ]
 
@@ -214,6 +219,7 @@ async def test_one_text_filtered(mcp_server: Server) -> None:
         assert await labels() == ["PER", "ORG", "LOC"]
         assert await labels(labels=["LOC", "PER"]) == ["PER", "LOC"]
         assert await labels(labels=["B-LOC"]) == ["LOC"]
+        assert await labels(labels=[]) == ["PER", "ORG", "LOC"]
         assert await labels(threshold=0.98) == ["PER", "LOC"]
         assert await labels(threshold=1) == []
         empty = await client.call_tool("extract_entities", {"text": " "})
@@ -229,6 +235,8 @@ REFUSED_BY_EXTRACT: list[tuple[dict[str, Any], str]] = [
     ({"texts": ["a"] * 1025}, "texts: 1025 texts in one request, at most 1024 are taken"),
     ({"text": 1}, "text: input should be a valid string, got 1"),
     ({"text": "a", "treshold": 1}, "treshold: there is no such argument; there are text, "),
+    ({"text": "a", "z": 1, "b": 1}, "z: there is no such argument"),
+    ({"text": "a", "threshold": True}, "threshold: input should be a valid number, got true"),
     ({"text": "a", "model": "nope"}, "model 'nope' is not in the repository; it holds: broken"),
     ({"text": "a", "model": "broken"}, "model 'broken'"),
     ({"text": "a", "threshold": 2}, "threshold: expected a score from 0 to 1, got 2"),

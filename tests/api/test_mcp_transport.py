@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from api.mcp_wire import (
     post,
 )
 from nerve.app import App
+from nerve.frontend.http import mcp
 
 LIMIT_BYTES = 65536
 PATIENT = {"text": "people", "model": "patient"}
@@ -72,10 +74,13 @@ GARBAGE: list[tuple[bytes, dict[str, str], int, int]] = [
     (b"", {}, 400, -32700),
     (b"garbage", {}, 400, -32700),
     (b"\xff\xfe", {}, 400, -32700),
-    (b"[]", {}, 400, -32602),
-    (b"{}", {}, 400, -32602),
+    (b"[]", {}, 400, -32600),
+    (b"{}", {}, 400, -32600),
     (b"[" * 20_000, {}, 400, -32700),
-    (b'{"jsonrpc":"2.0","id":1}', {}, 400, -32602),
+    (b'{"jsonrpc":"2.0","id":1}', {}, 400, -32600),
+    (b'{"jsonrpc":"2.0","id":1.5,"method":"ping"}', {}, 400, -32600),
+    (message("initialize", INITIALIZE | {"x": [0] * 1000}), {}, 400, -32600),
+    (message("initialize", INITIALIZE), {"Content-Type": "application/json-rpc"}, 415, -32600),
     (message("tools/list"), {}, 400, -32600),  # there is no session
     (message("tools/list"), {"Mcp-Session-Id": "nope"}, 404, -32600),
     (message("initialize", INITIALIZE), {"Accept": "application/json"}, 406, -32600),
@@ -100,9 +105,39 @@ async def test_garbage(http: Client) -> None:
         assert answer.status == status, case
         assert answer.headers["Content-Type"] == "application/json", case
         assert answer.json()["error"]["code"] == code, case
+        assert "\n" not in answer.json()["error"]["message"], case
     assert (await http.send("PUT", "/mcp")).status == 405
     assert (await http.send("GET", "/mcp", headers=ACCEPT)).status == 400
     assert await open_session(http)
+
+
+async def test_id_in_use(http: Client) -> None:
+    """A second request with the id of one in flight is refused, which is answered as if alone."""
+    session, other = await open_session(http), await open_session(http)
+    again = [call("list_models", {}, number=7), call("list_models", {}, number="7")]
+    asked = post(http, call("extract_entities", PATIENT, number=7), session=session)
+    async with http.waiting(asked) as first:
+        await http.queued("patient", 1)
+        for body in again:
+            refused = await post(http, body, session=session)
+            assert (refused.status, refused.json()["id"]) == (400, None)
+            assert refused.json()["error"]["message"].endswith("'7' is already in use") or (
+                refused.json()["error"]["message"] == "id: 7 is already in use"
+            )
+            assert event(await post(http, body, session=other))["id"] in (7, "7")
+        cancelled = message("notifications/cancelled", {"requestId": 7}, number=None)
+        assert (await post(http, cancelled, session=session)).status == 202
+        assert event(await first)["error"]["code"] == -32800
+    for body in again:
+        assert event(await post(http, body, session=session))["result"]["isError"] is False
+
+
+async def test_type_in_capitals(http: Client) -> None:
+    """Types are the same however they are written."""
+    sent = ACCEPT | {"Content-Type": "Application/JSON; charset=UTF-8"}
+    body = message("initialize", INITIALIZE)
+    answer = await http.send("POST", "/mcp", data=body, headers=sent, content_type=None)
+    assert answer.status == 200, answer.text
 
 
 async def test_no_json_rpc_of_a_session(http: Client) -> None:
@@ -150,6 +185,20 @@ async def test_web_pages(http: Client) -> None:
     assert refused.status == 403
     assert "NERVE_MCP_ALLOWED_ORIGINS" in refused.json()["error"]["message"]
     assert refused.headers["x-nerve-reason"] == "foreign_origin"
+
+
+async def test_web_pages_are_logged_once(
+    http: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each page, and not more than a few: anybody can send what no browser would."""
+    monkeypatch.setattr(mcp, "MAX_TOLD", 3)
+    caplog.set_level(logging.WARNING)
+    for page in "aabbabcdefgh":
+        origin = f"https://{page}.once.example"
+        refused = await http.send("OPTIONS", "/mcp", headers={"Origin": origin})
+        assert refused.status == 403
+    told = [each for each in caplog.messages if ".once.example" in each]
+    assert len(told) == len(set(told)) <= 3
 
 
 @pytest.mark.parametrize("modern", [False, True])
@@ -213,7 +262,7 @@ async def test_limits_of_sessions(serve: Serve, repository: Repository) -> None:
     assert sorted(answer.status for answer in opened) == [200, 200, 200, 503, 503, 503]
 
     refused = next(answer for answer in opened if answer.status == 503)
-    assert refused.headers["Retry-After"] == "1"
+    assert "Retry-After" not in refused.headers  # nobody knows when there will be room
     assert await http.metric("nerve_requests_total", dialect="mcp", status="503") == 3
 
     async def room() -> bool:

@@ -134,15 +134,45 @@ async def test_stdio_from_a_shell(two_models: Path) -> None:
         sent = opening() + b"garbage\n\n{}\n\xff\n" + too_long + asked
         out, err = await process.communicate(sent)
     assert process.returncode == 0, err
-    answers = {each["id"]: each for each in map(json.loads, out.splitlines())}
+    told = list(map(json.loads, out.splitlines()))
+    answers = {each["id"]: each for each in told}
     assert sorted(answers, key=str) == [0, 2, 3, None]
     assert answers[0]["result"]["serverInfo"]["name"] == "nerve"
-    assert answers[None]["error"]["message"] == (
-        "length limit exceeded: the message is over 65536 bytes"
-    )
+    faults = [each["error"] for each in told if each["id"] is None]
+    assert [each["code"] for each in faults] == [-32700, -32600, -32700, -32600]
+    assert faults[-1]["message"] == "length limit exceeded: the message is over 65536 bytes"
     assert answers[2]["error"]["message"] == "Cannot tokenize empty string"
     assert answers[3]["result"]["structuredContent"]["model"] == "bert"
     assert b"Model: bert v1" in err
+
+
+REFUSED: list[tuple[bytes, object, int]] = [
+    (b'{"jsonrpc":"2.0","id":1.5,"method":"ping"}', None, -32600),
+    (b'{"jsonrpc":"2.0","id":2,"method":"ping","params":[]}', 2, -32600),
+    (b'{"jsonrpc":"2.0","id":3,"params":{}}', 3, -32600),
+    (b'{"jsonrpc":"2.0","id":4,"method":"ping","params":' + b'{"a":' * 900 + b"1" + b"}" * 901,
+     None, -32700),
+    (b'{"jsonrpc":"2.0","id":5,"method":"ping","params":{"a":' + b"1" * 5000 + b"}}", None, -32700),
+    (b'{"jsonrpc":"2.0","id":6,"method":"ping","params":{"a":"\\ud800"}}', None, -32700),
+]  # fmt: skip
+"""Lines, and the id and code of what is told of them."""
+
+
+def test_stdio_refuses(two_models: Path) -> None:
+    """What is no message has an answer that says so, and holds nobody up at the end; the last line needs
+    no end."""
+    faults = b"".join(line + b"\n" for line, _, _ in REFUSED)
+    again = lines(*(call(9, "extract_entities", text="a", model="bert") for _ in range(2)))
+    last = lines({"id": "last", "method": "ping"}).rstrip(b"\n")
+    ended = run_here("mcp", "--stdio", two_models, stdin=opening() + faults + again + last, env=ENV)
+    assert ended.returncode == 0, ended.stderr
+    told = list(map(json.loads, ended.stdout.splitlines()))
+    errors = [(each["id"], each["error"]["code"]) for each in told if "error" in each]
+    assert errors == [*((request_id, code) for _, request_id, code in REFUSED), (None, -32600)]
+    assert [each["error"]["message"] for each in told if "error" in each][-1] == (
+        "id: 9 is already in use"
+    )
+    assert {each["id"] for each in told if "result" in each} == {0, 9, "last"}
 
 
 async def test_stdio_ends_by_signal(two_models: Path) -> None:

@@ -82,16 +82,6 @@ class EncoderfileService:
 
 
 def _result(tags: TokenTags, labels: tuple[str, ...]) -> pb.TokenClassificationResult:
-    rows = zip(
-        tags.pieces,
-        tags.ids,
-        tags.start,
-        tags.end,
-        tags.logits,
-        tags.best.tolist(),
-        tags.score,
-        strict=True,
-    )
     return pb.TokenClassificationResult(
         tokens=[
             pb.TokenClassification(
@@ -100,6 +90,6 @@ def _result(tags: TokenTags, labels: tuple[str, ...]) -> pb.TokenClassificationR
                 label=labels[best],
                 score=float(score),
             )
-            for piece, number, start, end, scores, best, score in rows
+            for piece, number, start, end, scores, best, score in tags.rows()
         ]
     )

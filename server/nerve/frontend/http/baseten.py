@@ -9,7 +9,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from nerve.config.server import ServerConfig
-from nerve.frontend.http.body import OffsetUnitName
+from nerve.frontend.http.body import OffsetUnitName, Strings
 from nerve.frontend.http.call import read_call
 from nerve.frontend.http.dialect import Route, answer_headers, json_response
 from nerve.frontend.http.tei import PLACES, Inputs, TeiDialect, read_request
@@ -41,14 +41,14 @@ class PredictTokensRequest(BaseModel):
     default_aggregation_strategy: StrategyName = "none"
     """Taken where neither the request nor the model's config names one. An addition of this
     server."""
-    ignore_labels: list[str] = ["O"]
+    ignore_labels: Strings = ["O"]
     """Labels to leave out: full ones (B-ORG) in strategy `none`, else without prefix (ORG)."""
     offset_unit: OffsetUnitName | None = None
     """What `start` and `end` count; code points unless the server or model says otherwise. An
     addition of this server."""
     threshold: float | None = None
     """Least score of what is answered. An addition of this server."""
-    labels: list[str] = []
+    labels: Strings = []
     """Only what has one of these labels, with or without prefix; none means all. An addition of
     this server."""
 

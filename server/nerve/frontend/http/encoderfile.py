@@ -21,6 +21,8 @@ from nerve.errors import (
 from nerve.frontend.encoderfile_wording import wording
 from nerve.frontend.http.body import (
     OffsetUnitName,
+    Strings,
+    StringsByKey,
     check,
     load_json,
     read_body,
@@ -55,11 +57,11 @@ class TokenClassificationRequest(BaseModel):
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    inputs: Annotated[list[str], WithJsonSchema({
+    inputs: Annotated[Strings, WithJsonSchema({
         "type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1},
     })]  # fmt: skip
     """Texts, none of them empty."""
-    metadata: dict[str, str] | None = None
+    metadata: StringsByKey | None = None
     """Echoed in the response."""
     offset_unit: OffsetUnitName | None = None
     """What `start` and `end` count; bytes unless the server or model says otherwise. An
@@ -176,16 +178,6 @@ def render(
 
 def result(tags: TokenTags, labels: tuple[str, ...]) -> dict[str, Any]:
     """The tokens of one text."""
-    rows = zip(
-        tags.pieces,
-        tags.ids,
-        tags.start,
-        tags.end,
-        tags.logits,
-        tags.best.tolist(),
-        tags.score,
-        strict=True,
-    )
     return {
         "tokens": [
             {
@@ -194,7 +186,7 @@ def result(tags: TokenTags, labels: tuple[str, ...]) -> dict[str, Any]:
                 "label": labels[best],
                 "score": score,
             }
-            for piece, number, start, end, scores, best, score in rows
+            for piece, number, start, end, scores, best, score in tags.rows()
         ]
     }
 

@@ -1,27 +1,24 @@
 """The route /mcp: refuses what must not reach the MCP SDK, and hands the rest to it.
 
-Knows HTTP and nothing of MCP; tools and sessions are in `frontend/mcp/`.
+Knows HTTP, and of MCP only what a message is; tools and sessions are in `frontend/mcp/`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from aiohttp import web
 
 from nerve.config.server import ServerConfig
-from nerve.errors import (
-    InvalidRequest,
-    MalformedBody,
-    NerveError,
-    UnsupportedMediaType,
-    shown,
-)
-from nerve.frontend.http.asgi import Asgi, answer
+from nerve.errors import NerveError, UnsupportedMediaType, shown
+from nerve.frontend.http.asgi import Asgi, Message, Receive, Send, answer
 from nerve.frontend.http.body import read_body
 from nerve.frontend.http.dialect import (
+    JSON,
     REASON_HEADER,
     Dialect,
     Route,
@@ -29,14 +26,16 @@ from nerve.frontend.http.dialect import (
     json_response,
 )
 from nerve.frontend.http.origins import allowed, own_names
-from nerve.frontend.status import RETRY_AFTER_S, outcome
+from nerve.frontend.mcp import envelope
+from nerve.frontend.status import outcome
+from nerve.offload import INLINE_BYTES, offload
 
 log = logging.getLogger(__name__)
 
 PATH: Final = "/mcp"
-PARSE_ERROR: Final = -32700
-INVALID_REQUEST: Final = -32600
-INTERNAL_ERROR: Final = -32603
+SESSION_HEADER: Final = "Mcp-Session-Id"
+MAX_TOLD: Final = 100
+"""Most web pages whose refusal is logged; each is once."""
 FOREIGN_ORIGIN: Final = "foreign_origin"
 CORS: Final = {
     "Access-Control-Allow-Methods": "GET, POST, DELETE",
@@ -50,7 +49,7 @@ CORS: Final = {
 class McpDialect(Dialect):
     """POST, GET and DELETE of one path, and OPTIONS for browsers.
 
-    Errors are JSON-RPC's, without the id of a request.
+    Errors are JSON-RPC's.
     """
 
     name = "mcp"
@@ -61,6 +60,8 @@ class McpDialect(Dialect):
         self._names = own_names(config.http_hostname)
         self._draining = False
         self._listeners: set[asyncio.Event] = set()
+        self._asked: dict[tuple[str, object], web.Request] = {}
+        self._told: set[str] = set()
 
     def routes(self) -> list[Route]:
         """See `Dialect.routes`."""
@@ -81,18 +82,66 @@ class McpDialect(Dialect):
         if refusal := self._refusal(request):
             return refusal
         content_type = request.headers.get("Content-Type", "")
-        if content_type.split(";", 1)[0].strip().lower() != "application/json":
+        if content_type.split(";", 1)[0].strip().lower() != JSON:
             raise UnsupportedMediaType(content_type)
         body = await read_body(
             request,
             limit_bytes=self._config.max_body_bytes,
             timeout_s=self._config.body_timeout_s,
         )
-        response = await answer(self._app, request, body, headers=self._shared(request))
-        if response.status == 503:
+        message = await offload(lambda: envelope.read(body), inline=len(body) <= INLINE_BYTES)
+        with self._in_flight(request, message) as answered:
+            app = self._watched(answered)
+            response = await answer(app, request, body, headers=self._shared(request))
+        if response.status == 503:  # no Retry-After: a session ends when its client likes
             response.headers[REASON_HEADER] = "too_many_sessions"
-            response.headers["Retry-After"] = str(RETRY_AFTER_S)
         return response
+
+    @contextmanager
+    def _in_flight(
+        self, request: web.Request, message: envelope.Message
+    ) -> Iterator[Callable[[], None]]:
+        """Take note of a request of a session until the block ends, or what this gives is called.
+
+        Raises:
+            InvalidMessage: another one there has its id; the SDK would answer only one of the two.
+        """
+        asked = request.headers.get(SESSION_HEADER, ""), envelope.same_id(message.id)
+        if message.method is None or message.id is None or not asked[0]:
+            yield lambda: None
+            return
+        if asked in self._asked:
+            raise envelope.in_use(message.id)
+
+        def answered() -> None:
+            if self._asked.get(asked) is request:  # and not one that came after the answer
+                del self._asked[asked]
+
+        self._asked[asked] = request
+        try:
+            yield answered
+        finally:
+            answered()
+
+    def _watched(self, answered: Callable[[], None]) -> Asgi:
+        """The application, which knows only one way to write a type.
+
+        `answered` is called when it sends its answer: the client has that before the stream ends.
+        """
+
+        async def app(scope: Message, receive: Receive, send: Send) -> None:
+            async def sending(message: Message) -> None:
+                if b"data: " in message.get("body", b"")[:256]:
+                    answered()
+                await send(message)
+
+            scope["headers"] = [
+                (name, JSON.encode() if name == b"content-type" else value)
+                for name, value in scope["headers"]
+            ]
+            await self._app(scope, receive, sending)
+
+        return app
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         if self._draining:
@@ -121,12 +170,16 @@ class McpDialect(Dialect):
         more = self._config.mcp_allowed_origins
         if origin is None or allowed(origin, request.host, names=self._names, more=more):
             return None
-        log.warning("a request to /mcp from the web page %s was refused", shown(origin))
+        page = shown(origin)
+        known = page in self._told or len(self._told) >= MAX_TOLD
+        self._told |= set() if known else {page}
+        level = logging.DEBUG if known else logging.WARNING
+        log.log(level, "a request to /mcp from the web page %s was refused", page)
         message = (
-            f"pages from {shown(origin)} may not ask this server; its operator can allow it with "
+            f"pages from {page} may not ask this server; its operator can allow it with "
             "NERVE_MCP_ALLOWED_ORIGINS"
         )
-        body = _body(INVALID_REQUEST, message, FOREIGN_ORIGIN)
+        body = envelope.body_of(envelope.INVALID_REQUEST, message, FOREIGN_ORIGIN)
         return json_response(body, status=403, headers={REASON_HEADER: FOREIGN_ORIGIN})
 
     def _shared(self, request: web.Request) -> dict[str, str]:
@@ -143,17 +196,10 @@ class McpDialect(Dialect):
 
     def error(self, error: NerveError) -> web.Response:
         """A JSON-RPC error."""
-        code = INVALID_REQUEST if isinstance(error, InvalidRequest) else INTERNAL_ERROR
-        if isinstance(error, MalformedBody):
-            code = PARSE_ERROR
-        body = _body(code, str(error), error.reason)
+        body = envelope.error_body(error)
         return json_response(body, status=outcome(error).http, headers=error_headers(error))
 
     def fallback(self, status: int, message: str) -> web.Response:
         """A JSON-RPC error."""
-        return json_response(_body(INVALID_REQUEST, message, "not_served"), status=status)
-
-
-def _body(code: int, message: str, reason: str) -> dict[str, object]:
-    error = {"code": code, "message": message, "data": {"reason": reason}}
-    return {"jsonrpc": "2.0", "id": None, "error": error}
+        body = envelope.body_of(envelope.INVALID_REQUEST, message, "not_served")
+        return json_response(body, status=status)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from nerve.config.server import ServerConfig
 from nerve.errors import InvalidField
-from nerve.frontend.http.body import OffsetUnitName, check
+from nerve.frontend.http.body import OffsetUnitName, Strings, check
 from nerve.frontend.mcp.calls import presentable
 from nerve.frontend.mcp.list_models import entity_labels
 from nerve.frontend.mcp.results import READ_ONLY, check_size, refusal, structured
@@ -66,9 +66,9 @@ class Arguments(BaseModel):
     """What a caller may say; None is "not said"."""
 
     text: str | None = None
-    texts: list[str] | None = None
+    texts: Strings | None = None
     model: str | None = None
-    labels: Annotated[list[str], Field(max_length=1024)] | None = None
+    labels: Annotated[Strings, Field(max_length=1024)] | None = None
     threshold: float | None = None
     aggregation_strategy: Literal["none", "simple", "first", "average", "max"] | None = None
     offset_unit: OffsetUnitName | None = None
@@ -95,9 +95,10 @@ def read(arguments: Mapping[str, Any]) -> Arguments:
     Raises:
         InvalidField.
     """
-    if unknown := sorted(arguments.keys() - Arguments.model_fields.keys()):
-        fault = f"there is no such argument; there are {', '.join(Arguments.model_fields)}"
-        raise InvalidField(f"{unknown[0]:.64}", fault)
+    for name in arguments:
+        if name not in Arguments.model_fields:
+            fault = f"there is no such argument; there are {', '.join(Arguments.model_fields)}"
+            raise InvalidField(f"{name:.64}", fault)
     return check(dict(arguments), Arguments)
 
 
@@ -137,7 +138,7 @@ class ExtractEntities:
             "labels": {
                 "type": "array",
                 "items": {"type": "string"},
-                "description": "Only entities with one of these labels.",
+                "description": "Only entities with one of these labels; an empty list is all of them.",
             },
             "threshold": {
                 "type": "number",

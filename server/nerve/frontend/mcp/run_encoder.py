@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from nerve.config.server import ServerConfig
 from nerve.errors import EmptyInput, InvalidField, NerveError, NoDefaultModel
 from nerve.frontend.encoderfile_wording import wording
-from nerve.frontend.http.body import check
+from nerve.frontend.http.body import Strings, StringsByKey, check
 from nerve.frontend.http.encoderfile import render
 from nerve.frontend.mcp.calls import presentable
 from nerve.frontend.mcp.results import AnswerTooLarge, check_size
@@ -44,8 +44,8 @@ INPUT_SCHEMA: Final = {
 class Arguments(BaseModel):
     """Texts, and what is echoed. Unknown arguments are ignored."""
 
-    inputs: list[str]
-    metadata: dict[str, str] | None = None
+    inputs: Strings
+    metadata: StringsByKey | None = None
 
 
 class RunEncoder:

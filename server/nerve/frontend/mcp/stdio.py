@@ -15,11 +15,11 @@ from contextlib import suppress
 from typing import Final, cast
 
 import anyio
-import mcp_types as types
 import orjson
 from mcp.server.stdio import stdio_server
 
-from nerve.errors import BodyTooLarge
+from nerve.errors import BodyTooLarge, InvalidRequest
+from nerve.frontend.mcp import envelope
 from nerve.frontend.mcp.pipes import Pipes
 from nerve.frontend.mcp.server import McpServer
 
@@ -52,42 +52,52 @@ async def talk(server: McpServer, pipes: Pipes, *, stop: asyncio.Event) -> None:
 
 
 class _Asked:
-    """Requests that are not answered yet, by their ids as JSON."""
+    """Requests that are not answered yet."""
 
     def __init__(self) -> None:
-        self._ids: set[bytes] = set()
+        self._ids: set[object] = set()
+        self._open = 0
         self._none = asyncio.Event()
         self._none.set()
 
-    def received(self, line: bytes) -> None:
-        """Take note of a client's message, whatever it is."""
-        with suppress(orjson.JSONDecodeError):
-            message = orjson.loads(line)
-            if not isinstance(message, dict) or not isinstance(message.get("method"), str):
-                return
-            if message.get("id") is not None:
-                self._ids.add(orjson.dumps(message["id"]))
-                self._none.clear()
-            elif message["method"] == "notifications/cancelled":  # has no answer
-                params = message.get("params")
-                self._settle(params.get("requestId") if isinstance(params, dict) else None)
+    def received(self, message: envelope.Message) -> None:
+        """Take note of a client's message.
 
-    def answered(self, line: str) -> None:
-        """Take note of a message of ours."""
-        message = orjson.loads(line)
-        if "method" not in message:
-            self._settle(message.get("id"))
+        Raises:
+            InvalidMessage: a request has the id of one that is not answered yet.
+        """
+        if message.method is None:
+            return
+        if message.id is not None:
+            key = envelope.same_id(message.id)
+            if key in self._ids:
+                raise envelope.in_use(message.id)
+            self._ids.add(key)
+            self._open += 1
+            self._none.clear()
+        elif message.method == "notifications/cancelled":  # has no answer
+            request_id = message.params.get("requestId")
+            if envelope.is_id(request_id) and self.answering(request_id):
+                self.answered()
+
+    def answering(self, request_id: object) -> bool:
+        """Whether this is the id of a request that waits; from now on it is free again."""
+        key = envelope.same_id(request_id)
+        waits = key in self._ids
+        self._ids.discard(key)
+        return waits
+
+    def answered(self) -> None:
+        """The answer is written, or there is none to come."""
+        self._open -= 1
+        if not self._open:
+            self._none.set()
 
     async def none(self, timeout_s: float) -> None:
         """Wait until everything is answered, or the time is over."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._none.wait()
-
-    def _settle(self, request_id: object) -> None:
-        self._ids.discard(orjson.dumps(request_id))
-        if not self._ids:
-            self._none.set()
 
 
 class _Writer:
@@ -102,11 +112,18 @@ class _Writer:
         threading.Thread(target=self._work, name="mcp stdout", daemon=True).start()
 
     async def write(self, text: str) -> None:
-        """Write all of it. Raises OSError when nobody reads."""
+        """Write a message of the SDK. Raises OSError when nobody reads."""
+        message = orjson.loads(text)
+        settles = "method" not in message and self._asked.answering(message.get("id"))
+        await self.put(text.encode())
+        if settles:
+            self._asked.answered()
+
+    async def put(self, line: bytes) -> None:
+        """Write all of it. Raises as `write`."""
         done: asyncio.Future[None] = self._loop.create_future()
-        self._lines.put((text.encode(), done))
+        self._lines.put((line, done))
         await done
-        self._asked.answered(text)
 
     async def flush(self) -> None:
         """Nothing is held back."""
@@ -138,16 +155,16 @@ def _settle(done: asyncio.Future[None], fault: OSError | None) -> None:
 
 
 class _Reader:
-    """Lines in. Those over the limit are answered with an error and left out."""
+    """Lines in. What is no message, or over the limit, is answered with an error and left out."""
 
     def __init__(
         self, fd: int, writer: _Writer, asked: _Asked, *, server: McpServer, stop: asyncio.Event
     ) -> None:
         self._fd, self._writer, self._asked, self._server = fd, writer, asked, server
         self._loop = asyncio.get_running_loop()
-        self._parts: asyncio.Queue[bytes] = asyncio.Queue()
+        self._parts: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._wanted = threading.Semaphore(0)
-        self._buffer, self._skipping = bytearray(), False
+        self._buffer, self._skipping, self._ended = bytearray(), False, False
         self._stopping = asyncio.create_task(self._end_at(stop))
         threading.Thread(target=self._work, name="mcp stdin", daemon=True).start()
 
@@ -159,17 +176,17 @@ class _Reader:
         while True:
             line = self._line()
             if line is not None:
-                if len(line) > self._server.max_message_bytes:
-                    await self._refuse()
-                elif line.strip():
-                    self._asked.received(line)
-                    return line.decode("utf-8", "replace")
+                if await self._taken(line):
+                    return line.decode()
                 continue
-            self._wanted.release()
-            if not (part := await self._parts.get()):
+            if self._ended:
                 await self._asked.none(self._server.drain_s)
                 raise StopAsyncIteration
-            self._buffer += part
+            self._wanted.release()
+            part = await self._parts.get()
+            self._ended = not part
+            if part is not None:  # else we stop, maybe amid a line
+                self._buffer += part or b"\n"  # the last line may have no end
 
     def close(self) -> None:
         """Read nothing more."""
@@ -188,15 +205,22 @@ class _Reader:
             return b"" if skipped else bytes(line)
         return None
 
-    async def _refuse(self) -> None:
-        text = str(BodyTooLarge(self._server.max_message_bytes, "message"))
-        error = types.ErrorData(code=types.INVALID_REQUEST, message=text)
-        written = types.JSONRPCError(jsonrpc="2.0", id=None, error=error)
-        await self._writer.write(written.model_dump_json(exclude_unset=True) + "\n")
+    async def _taken(self, line: bytes) -> bool:
+        """Whether a line is a message for the SDK; else it is answered here, if it is not blank."""
+        if not line.strip():
+            return False
+        try:
+            if len(line) > self._server.max_message_bytes:
+                raise BodyTooLarge(self._server.max_message_bytes, "message")
+            self._asked.received(envelope.read(line))
+        except InvalidRequest as error:
+            await self._writer.put(orjson.dumps(envelope.error_body(error)) + b"\n")
+            return False
+        return True
 
     async def _end_at(self, stop: asyncio.Event) -> None:
         await stop.wait()
-        self._parts.put_nowait(b"")
+        self._parts.put_nowait(None)
 
     def _work(self) -> None:
         """Read when wanted, so that no more than one part waits."""
