@@ -122,7 +122,7 @@ def _script(path: str, folder: Path) -> str:
             raise ValueError(f"{path} {fault}")
         with place.open("rb") as file:
             content = file.read(MAX_SCRIPT_BYTES + 1)
-        text = content.decode()
+        text = content.decode("utf-8-sig")  # some editors begin a file with a mark
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8") from None
     except FileNotFoundError:

@@ -19,6 +19,8 @@ MAX_RANK: Final = 32
 SMALLEST_NORM: Final = 1e-12
 SHOWN_ELEMENTS: Final = 499
 """A text leaves out the middle of a Tensor with more."""
+SHORT_AXIS, MANY_ELEMENTS = 16, 2000
+"""Along a last axis no longer than this, numpy is slow on an array of so many."""
 
 Result = FloatArray | float | bytes | None
 
@@ -43,6 +45,13 @@ def _filled_axis(data: FloatArray, axis: int, name: str) -> int:
     return at
 
 
+def _in_front(data: FloatArray, at: int) -> tuple[FloatArray, int]:
+    """The array and where its axis is: in a copy in front, if that is faster."""
+    if at != data.ndim - 1 or data.shape[at] > SHORT_AXIS or data.size < MANY_ELEMENTS:
+        return data, at
+    return np.array(data.transpose(at, *range(at)), order="C"), 0
+
+
 def _rounded(value: float) -> float:
     """To the nearest float32, as every number of a Tensor."""
     return float(np.float32(value))
@@ -65,11 +74,8 @@ def total(data: FloatArray) -> float:
 
 def mean(data: FloatArray) -> float | None:
     """Mean of all elements, None if there are none."""
-    return (
-        _rounded(np.add.reduce(data, axis=None, dtype=np.float64) / data.size)
-        if data.size
-        else None
-    )
+    found = np.add.reduce(data, axis=None, dtype=np.float64)
+    return _rounded(found / data.size) if data.size else None
 
 
 def _extreme(data: FloatArray, reduce: Callable[..., np.float32]) -> float:
@@ -130,10 +136,12 @@ def softmax(data: FloatArray, axis: int) -> FloatArray:
     at = _axis(data, axis)
     if data.shape[at] == 0:
         return data.copy()
-    result = data - np.maximum.reduce(data, axis=at, keepdims=True)
+    moved, along = _in_front(data, at)
+    most = np.maximum.reduce(moved, axis=along, keepdims=True)
+    result = np.subtract(moved, most, out=None if moved is data else moved)
     np.exp(result, out=result)
-    result /= np.add.reduce(result, axis=at, keepdims=True)
-    return result
+    result /= np.add.reduce(result, axis=along, keepdims=True)
+    return np.ascontiguousarray(np.moveaxis(result, along, at)) if along != at else result
 
 
 def lp_normalize(data: FloatArray, p: float, axis: int) -> FloatArray:
@@ -151,14 +159,17 @@ def lp_normalize(data: FloatArray, p: float, axis: int) -> FloatArray:
 def layer_norm(data: FloatArray, axis: int, eps: float) -> FloatArray:
     """(x - mean) / sqrt(variance + eps) along the axis; the variance is that of a population."""
     at = _filled_axis(data, axis, "layer_norm")
-    centred = data - np.mean(data, axis=at, keepdims=True)
-    variance = np.mean(centred * centred, axis=at, keepdims=True)
-    return np.asarray(centred / np.sqrt(variance + np.float32(eps)))
+    moved, along = _in_front(data, at)
+    centred = moved - np.mean(moved, axis=along, keepdims=True)
+    variance = np.mean(centred * centred, axis=along, keepdims=True)
+    centred /= np.sqrt(variance + np.float32(eps))
+    return np.ascontiguousarray(np.moveaxis(centred, along, at)) if along != at else centred
 
 
 def sum_axis(data: FloatArray, axis: int) -> FloatArray:
     """Sums along the axis, which goes."""
-    return np.asarray(np.add.reduce(data, axis=_axis(data, axis)))
+    moved, along = _in_front(data, _axis(data, axis))
+    return np.asarray(np.add.reduce(moved, axis=along))
 
 
 def max_axis(data: FloatArray, axis: int) -> FloatArray:
@@ -166,18 +177,19 @@ def max_axis(data: FloatArray, axis: int) -> FloatArray:
     at = _axis(data, axis)
     if data.shape[at] == 0:
         raise TensorError("Min max error: Empty input.")
-    result = np.asarray(np.maximum.reduce(data, axis=at))
+    moved, along = _in_front(data, at)
+    result = np.asarray(np.maximum.reduce(moved, axis=along))
     if np.isnan(result).any():
         raise TensorError("Min max error: Undefined ordering between a tested pair of values.")
     return result
 
 
 def _place(data: FloatArray, axis: int, name: str, reduce: Callable[..., FloatArray]) -> FloatArray:
-    at = _filled_axis(data, axis, name)
-    best = reduce(data, axis=at, keepdims=True)
+    moved, along = _in_front(data, _filled_axis(data, axis, name))
+    best = reduce(moved, axis=along, keepdims=True)
     if np.isnan(best).any():
         raise TensorError(f"{name}: nothing but NaN along axis {axis}")
-    return np.asarray((data == best).argmax(axis=at) + 1, dtype=np.float32)
+    return np.asarray((moved == best).argmax(axis=along) + 1, dtype=np.float32)
 
 
 def argmax(data: FloatArray, axis: int) -> FloatArray:

@@ -22,7 +22,8 @@ TENSOR_BYTES: Final = 512
 """What a Tensor takes besides its elements, here and in Lua."""
 ROOM_BYTES: Final = 64 * 1024
 """Lua's allocator raises by a long jump, which a call into Python must never see, so it finds this
-much free; and for each Tensor what the table of references to them may grow by."""
+much free before and after each call; and for each Tensor what the table of references to them may
+grow by."""
 REFERENCE_BYTES: Final = 64
 GARBAGE_SHARE: Final = 8
 """Lua does not know how large a Tensor is. It is told to look for garbage each time that they take
@@ -68,6 +69,10 @@ class Meter:
         self._mark_bytes = min(self._mark_bytes, self._held_bytes + self._growth_bytes)
         self._allow(self._limit_bytes - self._held_bytes)
 
+    def close(self) -> None:
+        """The machine goes: from here on nothing is asked of it, or told to it."""
+        self._machine_bytes, self._allow = _nothing, _ignore
+
     def is_untidy(self) -> bool:
         """Whether Tensors take so much more than at their least that some may be garbage."""
         untidy = self._held_bytes > self._mark_bytes
@@ -79,6 +84,14 @@ class Meter:
         """Whether a call may take so many bytes more."""
         room = size + TENSOR_BYTES + ROOM_BYTES + REFERENCE_BYTES * self._tensors
         return self._machine_bytes() + self._held_bytes + room <= self._limit_bytes
+
+
+def _nothing() -> int:
+    return 0
+
+
+def _ignore(_: int) -> None:
+    pass
 
 
 class Tensor:
@@ -119,11 +132,11 @@ METHODS: Final[Mapping[str, Operation]] = {
     "clamp": Operation(tensor.clamp, 2),
     "softmax": Operation(tensor.softmax, 2),
     "lp_normalize": Operation(tensor.lp_normalize, 6),
-    "layer_norm": Operation(tensor.layer_norm, 3),
-    "sum_axis": Operation(tensor.sum_axis),
-    "max_axis": Operation(tensor.max_axis, 1.25),
-    "argmax": Operation(tensor.argmax, 6),
-    "argmin": Operation(tensor.argmin, 6),
+    "layer_norm": Operation(tensor.layer_norm, 4),
+    "sum_axis": Operation(tensor.sum_axis, 2),
+    "max_axis": Operation(tensor.max_axis, 2.25),
+    "argmax": Operation(tensor.argmax, 7),
+    "argmin": Operation(tensor.argmin, 7),
     "truncate_axis": Operation(tensor.truncate_axis),
     "mean_pool": Operation(tensor.mean_pool, 3),
     "part": Operation(tensor.part),
@@ -162,8 +175,12 @@ class Calls:
         meter = self._meter
 
         def call(*arguments: object) -> Answer:
+            if not meter.has_room(0):
+                return None, b"max_memory_bytes"
             try:
                 value = run(*arguments)
+                if isinstance(value, bytes):
+                    self._need(len(value))
             except TensorError as error:
                 return False, str(error).encode()
             except MemoryError:
@@ -177,7 +194,7 @@ class Calls:
         return call
 
     def _need(self, size: float) -> None:
-        if not self._meter.has_room(int(size)):
+        if size and not self._meter.has_room(int(size)):
             raise MemoryError
 
     def _method(self, operation: Operation) -> Call:
@@ -206,7 +223,6 @@ class Calls:
 
     def _transpose(self, receiver: object) -> Tensor:
         data = _array(receiver)
-        self._need(0)
         assert isinstance(receiver, Tensor)
         return Tensor(tensor.transpose(data), self._meter, source=receiver)
 
@@ -224,7 +240,6 @@ class Calls:
         )
 
     def _append(self, parts: Parts, part: object) -> None:
-        self._need(0)
         _array(part)
         assert isinstance(part, Tensor)
         parts.append(part)

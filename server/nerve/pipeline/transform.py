@@ -7,7 +7,6 @@ own, which can be killed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
@@ -17,7 +16,7 @@ import numpy as np
 from lupa.lua54 import LuaError, LuaMemoryError, LuaRuntime
 
 from nerve.pipeline.tensor_calls import Answer, Call, Calls, Meter, Tensor
-from nerve.pipeline.transformed import WrongResult, checked
+from nerve.pipeline.transformed import WrongResult, checked, one_line
 from nerve.types import LUA_LIBS, UNSAFE_LUA_LIBS, FloatArray, Limits
 
 __all__ = ["LimitExceeded", "Sandbox", "ScriptFailed", "WrongResult", "chosen_libraries"]
@@ -29,7 +28,6 @@ LEAST_BYTES: Final = 256 * 1024
 """What the virtual machine may always hold: with less, lupa could not even call it."""
 UNTIDY_BYTES: Final = 4 * 1024 * 1024
 """With so much left over after a run, it is cleared up before the next."""
-CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class ScriptFailed(Exception):
@@ -69,13 +67,11 @@ def _trusted(part: str) -> bytes:
     return (Path(__file__).with_name("lua") / f"{part}.lua").read_bytes()
 
 
-def _line(text: bytes) -> str:
-    """What a script wrote, as one line for a log."""
-    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text.decode("utf-8", "replace"))
-
-
 class _Machine:
-    """One Lua virtual machine with the script in it, fit for any number of runs without an error."""
+    """One Lua virtual machine with the script in it, fit for any number of runs without an error.
+
+    It holds on to itself by what it calls in Python: `close` it.
+    """
 
     def __init__(
         self, script: bytes, *, libs: Sequence[str], limits: Limits, log: Callable[[str], None]
@@ -97,7 +93,7 @@ class _Machine:
             runtime.set_max_memory(base_bytes + max(size, LEAST_BYTES))
 
         def write(line: bytes) -> Answer:
-            log(_line(line))
+            log(one_line(line.decode("utf-8", "replace")))
             return True, None
 
         self._limits, self._machine_bytes = limits, machine_bytes
@@ -134,6 +130,11 @@ class _Machine:
             return ("limit", over) if over else ("failed", str(error).encode())
         status, value = answer if isinstance(answer, tuple) else (answer, None)
         return cast("bytes", status).decode(), value
+
+    def close(self) -> None:
+        """Let go of the virtual machine, which goes at once then, with all that it holds."""
+        self.meter.close()
+        del self._machine_bytes, self._run, self._tidy, self._over
 
     def tidy(self) -> None:
         """Free what runs have left over, if it is much."""
@@ -204,12 +205,16 @@ class Sandbox:
         machine, self._machine = self._machine, None
         if machine is None:
             machine = _Machine(self._script, libs=self._libs, limits=self._limits, log=self._log)
-        status, value = machine.run(scores)
-        if status in {"absent", "present", "result"}:
-            machine.tidy()
-            self._machine = machine
-            return status, value
-        text = cast("bytes", value).decode("utf-8", "replace")
+        try:
+            status, value = machine.run(scores)
+            if status in {"absent", "present", "result"}:
+                machine.tidy()
+                self._machine = machine
+                return status, value
+        finally:
+            if self._machine is None:
+                machine.close()
+        text = one_line(cast("bytes", value).decode("utf-8", "replace"))
         if status == "limit":
             setting = {
                 "max_instructions": self._limits.max_instructions,

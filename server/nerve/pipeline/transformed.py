@@ -1,4 +1,4 @@
-"""What a transform may make of a model's scores: as many scores, or a class for each token."""
+"""What may come of a transform: as many scores, a class for each token, or a text about its failure."""
 
 from __future__ import annotations
 
@@ -16,6 +16,15 @@ class WrongResult(Exception):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.text = text
+
+
+def one_line(text: str) -> str:
+    """What a script says with all escaped, but tabs, that breaks a line or steers a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each == "\t" else ascii(each)[1:-1] for each in text
+    )
 
 
 def checked(

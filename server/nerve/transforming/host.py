@@ -134,7 +134,7 @@ class TransformHost:
         Raises:
             QueueFull: as many requests as allowed wait already.
             ModelUnloaded: this is closed.
-            TransformFailed: its process does not stay alive.
+            TransformDown: its process does not stay alive.
         """
         self._check_room(self._max_waiting)
 
@@ -166,7 +166,7 @@ class TransformHost:
             TransformResult: what it returned cannot be used.
             TransformLimit: it went over a limit.
             DeadlineExceeded: the deadline passed; what did not run yet never will.
-            QueueFull, ModelUnloaded: as `check_room`.
+            QueueFull, ModelUnloaded, TransformDown: as `check_room`.
         """
         if self._passes:
             return list(rows)

@@ -18,10 +18,12 @@ from nerve.errors import (
     DeadlineExceeded,
     ModelUnloaded,
     NerveError,
+    TransformDown,
     TransformFailed,
     TransformLimit,
     TransformResult,
 )
+from nerve.pipeline.transformed import one_line
 from nerve.transforming.process import OVERDUE, Call, TransformProcess
 from nerve.transforming.wire import Frame, Kind
 from nerve.types import Limits
@@ -53,6 +55,7 @@ class TransformQueue:
         self._process: TransformProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._down = self._reason = ""
+        self._again_at = 0.0  # monotonic: the next attempt, while this is down
         self._failures = 0  # processes in a row that came to nothing
         self._took_s = 0.0
         self._closed = False
@@ -84,12 +87,12 @@ class TransformQueue:
 
         Raises:
             ModelUnloaded: this is closed.
-            TransformFailed: no process stays alive, and the next attempt is yet to come.
+            TransformDown: no process stays alive, and the next attempt is yet to come.
         """
         if self._closed:
             raise ModelUnloaded(self._model)
         if self._down:
-            raise TransformFailed(self._model, self._down)
+            raise self._refusal()
 
     async def start(self) -> Frame:
         """Start the first process and `keep` it; its answer to the order.
@@ -115,7 +118,7 @@ class TransformQueue:
         Raises:
             TransformFailed, TransformLimit: what the process says, or has become of it.
             DeadlineExceeded: the deadline passed; what was not sent yet never will be.
-            ModelUnloaded: this was closed.
+            ModelUnloaded, TransformDown: as `check`.
         """
         self.check()
         left_s = None if deadline is None else deadline - time.monotonic()
@@ -158,11 +161,11 @@ class TransformQueue:
         """An answer, if it is none of the errors, which are raised."""
         match answer.kind:
             case Kind.FAILED:
-                raise TransformFailed(self._model, answer.text)
+                raise TransformFailed(self._model, _shown(answer.text))
             case Kind.WRONG:
-                raise TransformResult(self._model, answer.text)
+                raise TransformResult(self._model, _shown(answer.text))
             case Kind.LIMIT:
-                raise self.limit(answer.text)
+                raise self.limit(_shown(answer.text))
         return answer
 
     def limit(self, name: str) -> TransformLimit:
@@ -238,10 +241,15 @@ class TransformQueue:
     async def _back_off(self, wait_s: float) -> None:
         """Refuse everything for a while."""
         self._down = f"its process does not stay alive, the last time because {self._reason}"
+        self._again_at = time.monotonic() + wait_s
         message = "model %s: %s; the next attempt is in %g s"
         log.error(message, self._model, self._down, wait_s, extra={"model": self._model})
-        self._fail_waiting(TransformFailed(self._model, self._down))
+        self._fail_waiting(self._refusal())
         await asyncio.sleep(wait_s)
+
+    def _refusal(self) -> TransformDown:
+        left_s = max(0.0, self._again_at - time.monotonic())
+        return TransformDown(self._model, self._down, round(left_s, 1))
 
     def _fail_waiting(self, error: NerveError) -> None:
         while self._waiting:
@@ -259,7 +267,7 @@ class TransformQueue:
         if process.killed_for == OVERDUE or code == -signal.SIGALRM:  # its own alarm
             return self.limit("timeout_microseconds")
         if process.killed_for:
-            return TransformFailed(self._model, process.killed_for)
+            return TransformFailed(self._model, _shown(process.killed_for))
         how = f"exit code {code}" if code >= 0 else f"signal {-code}"
         with contextlib.suppress(ValueError):
             how = signal.Signals(-code).name
@@ -268,12 +276,8 @@ class TransformQueue:
 
     def _print(self, line: str) -> None:
         """Log what a script prints. It is given scores only, so no text of a request gets here."""
-        shown = "".join(
-            each if each.isprintable() else "\N{REPLACEMENT CHARACTER}"
-            for each in line.replace("\t", " ")
-        )
         message = "model %s: its transform printed: %s"
-        log.info(message, self._model, shown, extra={"model": self._model})
+        log.info(message, self._model, _shown(line), extra={"model": self._model})
 
     async def aclose(self) -> None:
         """End the process, and fail what waits."""
@@ -288,3 +292,8 @@ class TransformQueue:
             process, self._process = self._process, None
             if process is not None:
                 await process.end()
+
+
+def _shown(text: str) -> str:
+    """What a process says, fit for a log and an answer whatever it is."""
+    return one_line(text.replace("\t", " "))

@@ -39,6 +39,8 @@ _SEED: Final = 42
 _SUM_TOLERANCE: Final = 1e-3
 ALARM_GRACE_S: Final = 5.0
 """So long after its time limit the process ends itself; the daemon, if there is one, is sooner."""
+LOAD_GRACE_S: Final = 1.0
+"""The same while it loads the script: the daemon cannot tell when that begins."""
 _LINES_PER_S: Final = 10.0
 _LINES_AT_ONCE: Final = 100
 _OPEN_FILES: Final = 16
@@ -128,7 +130,7 @@ class Worker:
         self._labels = order["labels"]
         self._alarm_s = limits.timeout_us / 1e6 + ALARM_GRACE_S
         _limit_memory(_MEMORY_TIMES * limits.max_memory_bytes)
-        signal.setitimer(signal.ITIMER_REAL, self._alarm_s)
+        signal.setitimer(signal.ITIMER_REAL, limits.timeout_us / 1e6 + LOAD_GRACE_S)
         self._sandbox = Sandbox(
             order["script"], libs=order["libs"], limits=limits, log=self._printed
         )

@@ -20,7 +20,7 @@ from nerve.config.model import (
     load_version_config,
 )
 from nerve.config.running import Gpu, GpuProvider, Kind, Precision, Scheduler
-from nerve.config.transform import MAX_SCRIPT_BYTES, TransformOutput
+from nerve.config.transform import MAX_SCRIPT_BYTES, TransformOutput, with_script
 from nerve.config.versions import AllVersions, LatestVersions, SpecificVersions
 from nerve.errors import ConfigInvalid
 from nerve.types import LUA_LIBS, OffsetUnit, Side, Strategy
@@ -587,6 +587,12 @@ def test_a_script_that_cannot_be_used(tmp_path: Path, content: bytes | None, mes
     assert faults(tmp_path, "max_batch_size: 2\ntransform: {path: t.lua}") == [
         ("transform.path", 2, message)
     ]
+
+
+def test_a_script_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "marked.lua").write_bytes(b"\xef\xbb\xbfreturn 1")
+    value = with_script({"transform": {"path": "marked.lua"}}, tmp_path)
+    assert value["transform"] == {"path": "marked.lua", "script": "return 1"}
 
 
 def test_a_script_that_is_a_link_out_of_the_folder(tmp_path: Path) -> None:

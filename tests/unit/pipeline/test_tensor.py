@@ -337,10 +337,22 @@ def test_tables_without_numbers() -> None:
     assert evaluate("Tensor{{}, {}}", PAIR).shape == (2, 0)
 
 
+@pytest.mark.parametrize(
+    "method", sorted(each for each in AXIS_METHODS if "_axis(AXIS, " not in each)
+)
+def test_a_short_last_axis_of_many_elements(method: str) -> None:
+    """It is moved to the front for numpy; what comes of it lies in memory as ever."""
+    data = scores(16, 32, 9)
+    found = evaluate("t:" + method.replace("AXIS", "3"), data)
+    same(found, AXIS_METHODS[method](data.astype(np.float64), 2), rtol=1e-4)
+    assert found.flags.c_contiguous
+    assert np.array_equal(data, scores(16, 32, 9))
+
+
 def test_as_text() -> None:
     """Numbers as short as they can be; the middle left out from 500 elements on."""
     assert printed("print(Tensor{{1, 2.5}, {-0.1, 1e10}})") == [
-        "[[1, 2.5],\\x0a [-0.1, 10000000000]]"
+        "[[1, 2.5],\\n [-0.1, 10000000000]]"
     ]
     count = "local t = {} for i = 1, %d do t[i] = i end print(Tensor(t))"
     assert "..." not in printed(count % 499)[0]

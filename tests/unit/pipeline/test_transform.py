@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import resource
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -132,8 +133,13 @@ FAILING = {
     "require 'x'": "transform:1: attempt to call a nil value (global 'require')",
     "coroutine.resume(1)": "transform:1: bad argument #1 to 'resume' (coroutine expected, got number)",
     "setmetatable({}, {__gc = 1})": "transform:1: a metatable with __gc is not available to a transform",
-    "string.rep()": "bad argument #1 to 'rep' (string expected, got nil)",
+    "string.rep()": "transform:1: bad argument #1 to 'rep' (string expected, got nil)",
     "table.insert(1, 2)": "transform:1: bad argument #1 to 'insert' (table expected, got number)",
+    "error('a\\nFAKE\\27[31m\\0\\r\u202e', 0)": "a\\nFAKE\\x1b[31m\\x00\\r\\u202e",
+    "Tensor(setmetatable({}, {__len = function() return 2.5 end}))": "transform:1: Tensor: object length"
+    " is not an integer",
+    "Tensor(setmetatable({}, {__len = function() return -1 end}))": "transform:1: Tensor: object length"
+    " is not an integer",
     "\x1bLua": "attempt to load a binary chunk (mode is 't')",
 }
 
@@ -143,6 +149,56 @@ def test_errors_are_lua_s_own(script: str) -> None:
     with pytest.raises(ScriptFailed) as caught:
         sandbox(script)
     assert caught.value.text == FAILING[script]
+
+
+PLACES = {
+    "return arr:softmax(9)": "transform:2: Axis out of range.",
+    "local other = arr + {}": "transform:2: Expected either number or Tensor.",
+    "return string.rep({}, 2)": "transform:2: bad argument #1 to 'rep' (string expected, got table)",
+    "string.reverse({})": "transform:2: bad argument #1 to 'reverse' (string expected, got table)",
+    "string.format('%d', arr)": "transform:2: bad argument #2 to 'format' (number expected, got Tensor)",
+    "local one = 1\n return Tensor(one)": "transform:2-3: Tensor: Unknown type: number",
+    "error(select(2, pcall(function()\n return 0, arr:exp(), table.insert(1, 2) end)), 0)":
+    "transform:3: bad argument #1 to 'insert' (table expected, got number)",
+    "error(select(2, coroutine.resume(coroutine.create(function()\n arr:softmax(9) end))), 0)":
+    "transform:3: Axis out of range.",
+    "load('\\n arr:softmax(9)', '=mine', 't', {arr = arr})()": "mine:2: Axis out of range.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", sorted(PLACES))
+def test_errors_tell_the_script_s_line(body: str) -> None:
+    """In a tail call, too, where there is no frame of the script any more."""
+    box = sandbox(f"function Postprocess(arr)\n {body}\nend")
+    with pytest.raises(ScriptFailed) as caught:
+        box.run(scores(1, 2, 2))
+    assert caught.value.text == PLACES[body]
+
+
+def test_handlers_of_errors_see_the_script_s_line() -> None:
+    script = "xpcall(function() local x = Tensor(5) end, print)"
+    assert printed(script) == ["transform:1: Tensor: Unknown type: number"]
+
+
+def test_chance_is_the_same_in_each_run() -> None:
+    box = sandbox("function Postprocess(arr) return arr * math.random() end")
+    assert np.array_equal(box.run(scores(1, 2, 2)), box.run(scores(1, 2, 2)))
+    other = sandbox("function Postprocess(arr) return arr * math.random() end")
+    assert np.array_equal(box.run(scores(1, 2, 2)), other.run(scores(1, 2, 2)))
+
+
+def test_a_failed_run_s_machine_goes_at_once() -> None:
+    """With all that it holds; the collector of cycles may be long in coming."""
+    box = sandbox("function Postprocess(arr) kept = arr:exp() error('x') end")
+    assert box._machine is not None
+    meter = weakref.ref(box._machine.meter)
+    gc.disable()
+    try:
+        with pytest.raises(ScriptFailed):
+            box.run(scores(1, 2, 2))
+        assert meter() is None
+    finally:
+        gc.enable()
 
 
 def test_a_script_has_a_largest_size() -> None:
@@ -250,7 +306,7 @@ def test_printing_goes_to_the_log() -> None:
     assert printed("print(1, 'a', nil, true) warn('b', 'c') print('x\\ny', 'ä\\0')") == [
         "1\ta\tnil\ttrue",
         "bc",
-        "x\\x0ay\tä\\x00",
+        "x\\ny\tä\\x00",
     ]
 
 
@@ -271,6 +327,8 @@ def test_printing_is_bounded() -> None:
          "local t = Tensor{1} while true do t:exp() end", "timeout_microseconds", 20_000),
         (SMALL._replace(max_instructions=10), "local x = 0 for i = 1, 100 do x = x + i end",
          "max_instructions", 10),
+        (SMALL._replace(max_memory_bytes=1 << 20), "load(('x = {1} '):rep(30000))",
+         "max_memory_bytes", 1 << 20),
         (SMALL._replace(max_memory_bytes=2_000_000), "local t = {} while true do t[#t + 1] = {} end",
          "max_memory_bytes", 2_000_000),
     ],

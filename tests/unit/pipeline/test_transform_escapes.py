@@ -11,6 +11,7 @@ import pytest
 
 from lua_scripts import SMALL, printed, sandbox, scores
 from nerve.pipeline.transform import LimitExceeded, ScriptFailed
+from nerve.types import Limits
 
 INSTRUCTIONS, MEMORY = "max_instructions", "max_memory_bytes"
 SPIN = "while true do end"
@@ -185,11 +186,24 @@ BOMBS = {
     "move, backwards": ("table.move({}, -(1 << 61), 1 << 61, 2, {})", None),
     "insert": (
         "table.insert(setmetatable({}, {__len = function() return 1 << 60 end}), 1, 1)",
-        INSTRUCTIONS,
+        ScriptFailed,
+    ),
+    "insert, by a length that changes": (
+        """local n = 0
+        local list = setmetatable({}, {__len = function() n = n + 1 return n > 1 and 1 << 60 or 1 end})
+        table.insert(list, 1, 1)""",
+        ScriptFailed,
     ),
     "remove": (
         "table.remove(setmetatable({}, {__len = function() return 1 << 60 end}), 1)",
-        INSTRUCTIONS,
+        ScriptFailed,
+    ),
+    "concat, by a length that changes": (
+        """local n = 0
+        local list = setmetatable({}, {__index = type, __len = function()
+            n = n + 1 if n > 1 then return 1 << 60 end end})
+        table.concat(list)""",
+        ScriptFailed,
     ),
     "concat": (
         "table.concat(setmetatable({}, {__index = type, __len = function() return 1 << 60 end}))",
@@ -197,7 +211,7 @@ BOMBS = {
     ),
     "sort": (
         "table.sort(setmetatable({}, {__index = rawlen, __len = function() return 1 << 30 end}))",
-        INSTRUCTIONS,
+        ScriptFailed,
     ),
     "unpack": ("for i = 1, 1e9 do pcall(table.unpack, {}, 1, 900000) end", None),
     "pattern": ("('a'):rep(200):find(('a*'):rep(20) .. 'b')", None),
@@ -205,6 +219,17 @@ BOMBS = {
     "pattern behind a set": ("('a'):rep(200):match('[%]]?' .. ('a*'):rep(20) .. '[b]')", None),
     "pattern in gsub": ("('a'):rep(5000):gsub('.-.-.-b', '')", None),
     "pattern in gmatch": ("for x in ('a'):rep(5000):gmatch('.-.-.-b') do end", None),
+    "pattern without special characters": (
+        "local s = ('a'):rep(1e6) while true do s:find(('a'):rep(5e5) .. 'b') end",
+        ScriptFailed,
+    ),
+    "pattern of many items": ("('a'):rep(1e6):find(('a'):rep(900) .. 'b.')", ScriptFailed),
+    "pattern with a large set": ("('a'):rep(1e6):find('[' .. ('b'):rep(900) .. ']')", ScriptFailed),
+    "pattern of sets that do not end": ("('a'):find(('['):rep(1e6))", ScriptFailed),
+    "replacement by empty captures": (
+        "('x'):rep(5000):gsub('(y*)x', ('%1'):rep(1e6))",
+        INSTRUCTIONS,
+    ),
     "plain search": (
         "local s = ('a'):rep(1e6) while true do s:find(('a'):rep(5e5) .. 'b', 1, true) end",
         None,
@@ -241,6 +266,30 @@ BOMBS = {
     "yield outside": ("coroutine.yield()", ScriptFailed),
 }
 """Script, and what stops it: a limit, the script's own error, or None for either."""
+
+
+SLOW = {
+    "joining": "local s = 'x' for i = 1, 24 do s = s .. s end while true do local t = s .. 'y' end",
+    "numbers in text": "local s = ('1'):rep(1e7) while true do local x = s + 0 end",
+    "tonumber": "local s = ('1'):rep(1e7) while true do tonumber(s) end",
+    "numbers as text": "local t = {} for i = 1, 1e6 do t[i] = i / 3 end table.concat(t)",
+    "formats": "local s = ('<'):rep(1e7) while true do string.pack(s) end",
+}
+"""Each instruction takes long: so many that none would be counted until a second has passed."""
+
+
+@pytest.mark.parametrize("name", sorted(SLOW))
+def test_the_clock_is_looked_at_in_time(name: str) -> None:
+    limits = Limits(max_instructions=10**12, timeout_us=100_000, max_memory_bytes=2**28)
+    start = time.process_time()
+    with pytest.raises(LimitExceeded, match="timeout_microseconds"):
+        sandbox(SLOW[name], limits=limits)
+    assert time.process_time() - start < 1.5
+
+
+def test_quoting_counts_by_the_byte() -> None:
+    with pytest.raises(LimitExceeded, match=INSTRUCTIONS):
+        sandbox("('%q'):format(('\\0'):rep(1e6))")
 
 
 def outcome(script: str) -> object:

@@ -21,13 +21,14 @@ from nerve.errors import (
     ModelLoadFailed,
     ModelUnloaded,
     QueueFull,
+    TransformDown,
     TransformFailed,
     TransformLimit,
     TransformResult,
 )
 from nerve.transforming.host import TransformHost
 from nerve.transforming.process import AHEAD_CALLS
-from nerve.transforming.worker import PROCESS_NAME
+from nerve.transforming.worker import ALARM_GRACE_S, PROCESS_NAME
 from nerve.types import FloatArray, Limits
 
 pytestmark = pytest.mark.skipif(
@@ -40,6 +41,7 @@ LIMITS = Limits(max_instructions=10**12, timeout_us=30_000_000, max_memory_bytes
 SOFTMAX = "function Postprocess(arr) return arr:softmax(3) end"
 ARGMAX = "function Postprocess(arr) return arr:argmax(3) end"
 SAME = "function Postprocess(arr) return arr end"
+HANGING = "table.move({}, 1, 1 << 29, 2)"
 LOOP = "function Postprocess(arr) while true do end end"
 
 
@@ -230,6 +232,16 @@ async def test_without_a_trial_a_script_may_have_no_postprocess() -> None:
             pass
 
 
+async def test_a_script_that_hangs_while_it_is_loaded_is_given_a_second_more() -> None:
+    """Within a function of Lua, where nothing looks at the clock."""
+    start = time.monotonic()
+    limits = Limits(max_instructions=10**12, timeout_us=1000, max_memory_bytes=2**28)
+    with pytest.raises(ModelLoadFailed, match=r"timeout_microseconds .1000"):
+        async with opened(HANGING, limits=limits):
+            pass
+    assert time.monotonic() - start < ALARM_GRACE_S
+
+
 FAULTS = """
 function Postprocess(arr)
   local what = arr:max()
@@ -298,8 +310,9 @@ async def test_a_process_that_dies_fails_only_what_it_was_at() -> None:
         await until(lambda: host.pid not in {0, first})
         os.kill(host.pid, signal.SIGKILL)
         await until(lambda: refused(host))
-        with pytest.raises(TransformFailed, match=r"does not stay alive.*SIGKILL"):
+        with pytest.raises(TransformDown, match=r"does not stay alive.*SIGKILL") as caught:
             await apply(host, [scores(1)])
+        assert 0 <= caught.value.wait_s <= 1
         await until(lambda: not refused(host))  # it comes back by itself
         assert await outcomes(requests(host, 3)) == [0, 1, 2]
         pid = host.pid
@@ -311,7 +324,7 @@ async def test_a_process_that_dies_fails_only_what_it_was_at() -> None:
 def refused(host: TransformHost) -> bool:
     try:
         host.check_room()
-    except TransformFailed:
+    except TransformDown:
         return True
     return False
 

@@ -2,9 +2,9 @@
 -- a finalizer or the interpreter, and nothing that swallows a limit.
 local host = ...
 local meter, calls = host.meter, host.calls
-local guard, charge = meter.guard, meter.charge
+local guard, charge, placed = meter.guard, meter.charge, meter.placed
 local error, type, select, tostring, rawget, next = error, type, select, tostring, rawget, next
-local pcall, xpcall, load, collectgarbage = pcall, xpcall, load, collectgarbage
+local xpcall, load, collectgarbage = xpcall, load, collectgarbage
 local setmetatable, metatable_of = setmetatable, debug.getmetatable
 local concat, sub, find = table.concat, string.sub, string.find
 local create, resume, close, status = coroutine.create, coroutine.resume, coroutine.close, coroutine.status
@@ -14,10 +14,10 @@ local CHARGE_PER_BYTE = 4
 local COLLECT_CHARGE = 64 -- of a full collection, for each KiB
 local MAX_LINES, MAX_LINE_BYTES = 100, 1000
 
-local function bad_argument(position, name, expected, value, level)
+local function bad_argument(position, name, expected, value)
     local got = value == nil and "nil" or type(value) == "userdata" and "Tensor" or type(value)
     error("bad argument #" .. position .. " to '" .. name .. "' (" .. expected .. " expected, got "
-        .. got .. ")", (level or 2) + 1)
+        .. got .. ")")
 end
 host.bad_argument = bad_argument
 
@@ -28,7 +28,7 @@ for name in ("assert error getmetatable ipairs next pairs rawequal rawget rawlen
 end
 
 function base.pcall(f, ...)
-    return guard(pcall(f, ...))
+    return guard(xpcall(f, placed, ...))
 end
 
 function base.xpcall(f, handler, ...)
@@ -39,7 +39,7 @@ function base.xpcall(f, handler, ...)
         if meter.over() then -- raised by a hook, and hooks do not run inside a hook
             return problem
         end
-        return handler(problem)
+        return handler(placed(problem))
     end, ...))
 end
 
@@ -49,11 +49,11 @@ function base.setmetatable(value, metatable)
     elseif metatable ~= nil and type(metatable) ~= "table" then
         bad_argument(2, "setmetatable", "nil or table", metatable)
     elseif metatable and rawget(metatable, "__gc") ~= nil then
-        error("a metatable with __gc is not available to a transform", 2)
+        error("a metatable with __gc is not available to a transform")
     end
     local current = metatable_of(value)
     if current and rawget(current, "__metatable") ~= nil then
-        error("cannot change a protected metatable", 2)
+        error("cannot change a protected metatable")
     end
     return setmetatable(value, metatable)
 end
@@ -67,7 +67,7 @@ function base.collectgarbage(option)
         meter.look_at_clock()
         return 0
     end
-    error("collectgarbage has only 'collect' and 'count' in a transform", 2)
+    error("collectgarbage has only 'collect' and 'count' in a transform")
 end
 
 local lines = 0
@@ -122,7 +122,7 @@ local function loader(environment)
         local text = chunk
         if type(chunk) == "function" then
             local ok
-            ok, text = guard(pcall(gather, chunk))
+            ok, text = guard(xpcall(gather, placed, chunk))
             if not ok then
                 return nil, text
             end
@@ -140,7 +140,7 @@ local function loader(environment)
         if select("#", ...) > 0 then
             globals = ...
         end
-        return load(text, name or text, "t", globals)
+        return guard(load(text, name or text, "t", globals))
     end
 end
 
@@ -160,9 +160,16 @@ function threads.create(f)
     return thread
 end
 
+local function ran(thread, ok, ...)
+    if ok then
+        return guard(ok, ...)
+    end
+    return guard(ok, placed((...), thread))
+end
+
 local function resumed(thread, ...)
     meter.charge_resume()
-    return guard(resume(thread, ...))
+    return ran(thread, resume(thread, ...))
 end
 
 function threads.resume(thread, ...)
@@ -199,7 +206,7 @@ function threads.wrap(f)
     end
 end
 
-host.libraries = { coroutine = threads }
+host.libraries, host.base = { coroutine = threads }, base
 
 -- A function that makes what a run starts with, afresh: nothing that an earlier run did can be
 -- seen in it. Written out as one constructor, as this is a good part of what a small run costs.

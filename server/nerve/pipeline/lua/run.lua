@@ -2,7 +2,7 @@
 -- could reach out of the virtual machine is left.
 local host, source, chosen = ...
 local meter = host.meter
-local type, tostring, pcall, load, next = type, tostring, pcall, load, next
+local type, tostring, pcall, xpcall, load, next = type, tostring, pcall, xpcall, load, next
 local sub, gsub, setupvalue, metatable_of = string.sub, string.gsub, debug.setupvalue, debug.getmetatable
 local rawget, collectgarbage = rawget, collectgarbage
 local number_type, randomseed = math.type, math.randomseed
@@ -11,6 +11,7 @@ local finish = meter.finish
 
 local MAX_TEXT_BYTES = 2000
 local NO_MEMORY = "not enough memory"
+local SEED = 0 -- of each run: the same scores give the same result
 
 local libraries = {}
 for name in chosen:gmatch("%S+") do
@@ -29,7 +30,7 @@ local function environment()
     local globals = fresh()
     globals.Tensor = host.constructor()
     string_metatable.__index = globals.string
-    randomseed()
+    randomseed(SEED)
     return globals
 end
 
@@ -56,6 +57,7 @@ local function postprocess(globals, scores)
     elseif type(f) ~= "function" then
         return "failed", "Postprocess must be a function, got " .. type(f)
     end
+    meter.enter(f)
     local result = f(scores)
     if type(result) == "userdata" then
         return "result", result
@@ -70,13 +72,14 @@ end
 local function attempt(scores)
     local globals = environment()
     setupvalue(chunk, 1, globals)
+    meter.enter(chunk)
     chunk()
     return postprocess(globals, scores)
 end
 
 local function metered(scores, instructions, deadline)
     meter.start(instructions, deadline)
-    local ok, status, value = pcall(attempt, scores)
+    local ok, status, value = xpcall(attempt, meter.placed, scores)
     if not ok and not meter.over() then
         if status == NO_MEMORY then
             return "limit", "max_memory_bytes"

@@ -17,8 +17,10 @@ end
 
 -- The numbers of nested tables, appended to `flat`; returns how many it has now, or nil and a problem.
 local function flatten(value, depth, sizes, flat, count)
-    local length = #value
-    if depth > MAX_DEPTH then
+    local length = tointeger(#value)
+    if not length or length < 0 then
+        return nil, "object length is not an integer"
+    elseif depth > MAX_DEPTH then
         return nil, "tables are nested more than " .. MAX_DEPTH .. " deep; does one hold itself?"
     elseif sizes[depth] == nil then
         sizes[depth] = length
@@ -69,7 +71,7 @@ host.build = build
 local function new(value)
     local tensor, problem = build(value)
     if tensor == nil then
-        error("Tensor: " .. problem, 2)
+        error("Tensor: " .. problem)
     end
     return tensor
 end
@@ -80,7 +82,7 @@ function host.constructor()
         __call = function(_, value)
             local tensor, problem = build(value)
             if tensor == nil then
-                error("Tensor: " .. problem, 2)
+                error("Tensor: " .. problem)
             end
             return tensor
         end,
@@ -93,37 +95,37 @@ local methods = {}
 local function check_self(self, name)
     if type(self) ~= "userdata" then
         error("calling '" .. name .. "' on bad self (Tensor expected, got " .. type(self)
-            .. "); is it called with ':'?", 3)
+            .. "); is it called with ':'?")
     end
 end
 
 local converters = {
     integer = function(value, position, name)
         if type(value) ~= "number" then
-            bad_argument(position, name, "number", value, 4)
+            bad_argument(position, name, "number", value)
         end
         local whole = tointeger(value)
         if whole == nil then
             error("bad argument #" .. position .. " to '" .. name
-                .. "' (number has no integer representation)", 4)
+                .. "' (number has no integer representation)")
         end
         return whole
     end,
     number = function(value, position, name)
         if type(value) ~= "number" then
-            bad_argument(position, name, "number", value, 4)
+            bad_argument(position, name, "number", value)
         end
         return value + 0.0
     end,
     optional = function(value, position, name)
         if value ~= nil and type(value) ~= "number" then
-            bad_argument(position, name, "nil or number", value, 4)
+            bad_argument(position, name, "nil or number", value)
         end
         return value and value + 0.0
     end,
     tensor = function(value, position, name)
         if type(value) ~= "userdata" then
-            bad_argument(position, name, "Tensor", value, 4)
+            bad_argument(position, name, "Tensor", value)
         end
         return value
     end,
@@ -181,7 +183,7 @@ function methods.map_axis(self, axis, f)
             local problem
             part, problem = build(part)
             if part == nil then
-                error("map_axis: the function must return a Tensor or a table of numbers: " .. problem, 2)
+                error("map_axis: the function must return a Tensor or a table of numbers: " .. problem)
             end
         end
         invoke(calls.append, parts, part)
@@ -215,7 +217,7 @@ function methods.fold_axis(self, axis, start, f)
             at, left = at + 4 * count, left - count
         end
         if math_type(value) == nil then
-            error("fold_axis: the function must return a number, got " .. type(value), 2)
+            error("fold_axis: the function must return a number, got " .. type(value))
         end
         results[i] = value
     end
@@ -234,7 +236,7 @@ for event, call in next, { __add = calls.add, __sub = calls.sub, __mul = calls.m
     metatable[event] = function(left, right)
         if type(left) ~= "userdata" and type(left) ~= "number"
             or type(right) ~= "userdata" and type(right) ~= "number" then
-            error("Expected either number or Tensor.", 2)
+            error("Expected either number or Tensor.")
         end
         return (invoke(call, left, right))
     end
