@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import signal
+from collections.abc import Callable
 
-EXIT_INTERRUPTED = 130
+from nerve.starting import begin
 
 
 def main() -> None:
     """Entry point."""
-    catches = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not under nohup
-    try:
-        if catches:  # there is nothing to clean up yet
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-        from nerve.cli import main as command  # noqa: PLC0415  see above
+    begin(_command)
 
-        if catches:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        command()
-    except KeyboardInterrupt:
-        raise SystemExit(EXIT_INTERRUPTED) from None
-    finally:
-        if catches:  # nor is there any more
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+def _command() -> Callable[[], None]:
+    from nerve.cli import main as command  # noqa: PLC0415  see above
+
+    return command
 
 
 if __name__ == "__main__":

@@ -55,13 +55,22 @@ Announce = Callable[[str], None]
 class App:
     """The daemon's parts, wired."""
 
-    def __init__(self, config: ServerConfig, *, announce: Announce, only_mcp: bool = False) -> None:
-        """With `only_mcp` HTTP has /mcp and our own routes, and no other protocol's.
+    def __init__(
+        self,
+        config: ServerConfig,
+        *,
+        announce: Announce,
+        only_mcp: bool = False,
+        load_first: bool = False,
+    ) -> None:
+        """With `only_mcp` HTTP has /mcp and our own routes, and no other protocol's; with `load_first`
+        ports open when all models are loaded, so that whoever can connect is answered.
 
         Raises:
             SetupError: MCP is enabled, and its SDK is not installed.
         """
         self._config, self._announce = config, announce
+        self._unsaid: list[str] | None = [] if load_first else None
         self._http_name = "MCP" if only_mcp else "HTTP"
         self.registry = CollectorRegistry(auto_describe=True)
         metrics = RequestMetrics(self.registry)
@@ -80,7 +89,7 @@ class App:
             catalog=self.catalog,
             load_threads=config.load_threads,
             metrics=RepositoryMetrics(self.registry),
-            announce=lambda name, version: announce(f"Model: {name} v{version}"),
+            announce=lambda name, version: self._tell_model(f"Model: {name} v{version}"),
         )
         self.sync = RepositorySync(self.manager, self.catalog, config=config)
         self.inference = InferenceService(self.catalog, config=config, metrics=metrics)
@@ -201,7 +210,7 @@ class App:
         return await open_model(name, files, config, metrics=metrics)
 
     async def start(self) -> dict[str, int]:
-        """Listen, then load every model. Returns the ports.
+        """Listen, then load every model; or the other way round. Returns the ports.
 
         Raises:
             RuntimeMissing, AddressUnavailable, RepositoryInvalid: the server cannot run at all.
@@ -209,10 +218,27 @@ class App:
         if self._prover is not None:
             self._prover.start()  # imports what we do, at the same time
         require_runtime()
-        config = self._config
         # Before the first request can come: a model that is still to be loaded is no unknown one.
         await self.sync.find()
-        ports = {}
+        lines, ports = self._unsaid, {}
+        if lines is None:
+            ports = await self._listen()
+        await self._load_all()
+        if lines is not None:
+            ports, self._unsaid = await self._listen(), None
+            for line in lines:
+                self._announce(line)
+        if self.mcp is not None:
+            self.mcp.loaded()
+        self.sync.start()
+        return ports
+
+    def _tell_model(self, line: str) -> None:
+        """Announce it, after the ports."""
+        (self._announce if self._unsaid is None else self._unsaid.append)(line)
+
+    async def _listen(self) -> dict[str, int]:
+        config, ports = self._config, {}
         if not config.disable_http:
             if self.mcp is not None:
                 await self.mcp.start()
@@ -226,16 +252,16 @@ class App:
             port = await self._grpc.start(config.grpc_hostname, config.grpc_port)
             ports["grpc"] = port
             self._announce(f"Starting gRPC server on {config.grpc_hostname}:{port}")
+        return ports
+
+    async def _load_all(self) -> None:
+        """Raises LoadFailed: of a model, and that is to end us."""
         causes = await self.sync.load_all()
-        if causes and config.exit_on_error:
+        if causes and self._config.exit_on_error:
             name = next(iter(causes))
             raise LoadFailed(name, causes[name])
         if not self.catalog.ready:
             log.error("no model is ready; see the reasons above")
-        if self.mcp is not None:
-            self.mcp.loaded()
-        self.sync.start()
-        return ports
 
     def _tell_health(self) -> None:
         """Have gRPC's health service look again."""

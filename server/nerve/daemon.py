@@ -22,13 +22,16 @@ GC_THRESHOLDS: Final = (50_000, 20, 100)
 while it is parsed that this takes eight times as long, and everybody waits."""
 
 
-async def serve(config: ServerConfig, *, announce: Announce) -> None:
+async def serve(config: ServerConfig, *, announce: Announce, load_first: bool = False) -> None:
     """Run the daemon until SIGTERM or SIGINT; a second signal ends it at once.
+
+    With `load_first` it listens when its models are loaded.
 
     Raises:
         SetupError: it cannot run at all.
     """
-    await run(App(config, announce=announce), config, announce=announce)
+    app = App(config, announce=announce, load_first=load_first)
+    await run(app, config, announce=announce)
 
 
 async def run(

@@ -36,7 +36,7 @@ async def test_ports_open_when_the_model_is_loaded(repository: Repository) -> No
 async def test_a_model_that_cannot_be_loaded_opens_none(repository: Repository) -> None:
     """Whoever waits for the port must not take it for a server."""
     repository.add("bert")
-    (repository.path / "bert" / "1" / "model.onnx").write_bytes(b"no graph")
+    (repository.path / "bert" / "model.onnx").write_bytes(b"no graph")
     told: list[str] = []
     config = settings(repository.path, exit_on_error=True, enable_mcp=True)
     app = App(config, announce=told.append, load_first=True)

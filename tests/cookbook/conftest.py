@@ -90,10 +90,12 @@ class Bare:
             check=False, timeout=120, encoding="utf-8",
         )  # fmt: skip
 
-    def start(self, *arguments: str, session: bool = False) -> subprocess.Popen[str]:
-        """Start a command of the file; with `session`, as a terminal does it."""
+    def start(
+        self, *arguments: str, session: bool = False, shell: str = ""
+    ) -> subprocess.Popen[str]:
+        """Start a command of the file; with `session`, as a terminal does it; or by `shell`, as $0."""
         return subprocess.Popen(
-            [self.program, *arguments],
+            [*(("/bin/sh", "-c", shell) if shell else ()), self.program, *arguments],
             cwd=self.program.parent, env=self.environment, text=True, encoding="utf-8",
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
             start_new_session=session,

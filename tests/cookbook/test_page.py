@@ -222,6 +222,41 @@ def test_http_only_with_nothing_of_this_machines_python(bare: Bare) -> None:
         time.sleep(0.05)  # the child closes its output before it removes its last file
 
 
+def test_standard_streams_that_are_closed(bare: Bare) -> None:
+    """As a service manager may start it: what it opens must not take their place."""
+    process = bare.start("serve", *LOCAL, "--disable-grpc", shell='exec "$0" "$@" <&- 2>&-')
+    _, ports = startup(process)
+    assert curl(f"http://127.0.0.1:{ports['http']}/health") == b'"OK!"'
+    process.terminate()
+    process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0
+
+
+def test_ctrl_c_is_quiet_from_the_first_module_on(bare: Bare) -> None:
+    """What is imported first takes the longest; as soon as it has begun, Ctrl-C comes."""
+    process = bare.start("infer", SINGLE, session=True)
+    until = time.monotonic() + WAIT_S
+    while not any(bare.temporary.glob("_MEI*/*/*.so")) and time.monotonic() < until:
+        time.sleep(0.01)  # it is unpacking
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not children.read_text() and time.monotonic() < until:
+        time.sleep(0.01)
+    child = Path(f"/proc/{children.read_text().split()[0]}/maps")
+    while "libpython" not in child.read_text() and time.monotonic() < until:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=WAIT_S)
+    assert (process.returncode in (-signal.SIGINT, 130), out, err) == (True, "", "")
+
+
+def test_a_result_that_cannot_be_written(bare: Bare) -> None:
+    for place, reason in (("/dev/full", "No space left on device"), ("&-", "it is closed")):
+        process = bare.start("infer", "hi", shell=f'exec "$0" "$@" >{place}')
+        _, err = process.communicate(timeout=WAIT_S)
+        said = f"Error: Internal Error: stdout cannot be written: {reason}\n"
+        assert (process.returncode, err) == (1, said)
+
+
 def test_step_6_single_input(bare: Bare, page: Page, tmp_path: Path) -> None:
     """The answer, and to the last digit that of the same model in a repository."""
     ended = bare.run("infer", SINGLE)

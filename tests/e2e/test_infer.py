@@ -140,3 +140,17 @@ def test_several_models_ask_for_a_name(tiny_models: Path) -> None:
     ended = infer("-r", str(tiny_models), "Paris")
     assert ended.returncode == 1
     assert b"--model: name one of the models: bert, deberta-v2, distilbert" in ended.stderr
+
+
+def test_what_stdout_leads_to_is_full(root: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "nerve", "infer", "Ada Lovelace met Charles."],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            cwd=root,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == b"Error: stdout cannot be written: No space left on device\n"

@@ -16,6 +16,7 @@ ALLOWED: dict[str, set[str]] = {
     "processes": set(),
     "threads": set(),
     "logs": set(),
+    "starting": set(),
     "metrics": set(),
     "config": set(),
     "pipeline": {"config"},

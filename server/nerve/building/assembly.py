@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from nerve.building.faults import BuildFailed
@@ -17,9 +18,12 @@ from nerve.building.runtime import Runtime
 _CHUNK_BYTES = 1 << 20
 
 
-def check_output(output: Path) -> None:
+def check_output(output: Path, inputs: Iterable[Path] = ()) -> None:
     """See that a file can be written there, as far as can be told before.
 
+    Args:
+        output: the file.
+        inputs: files that must not be lost.
     Raises:
         BuildFailed: it cannot, and why.
     """
@@ -29,8 +33,50 @@ def check_output(output: Path) -> None:
         raise BuildFailed(f"{output} cannot be written: the folder {folder} {what}")
     if output.is_dir():
         raise BuildFailed(f"{output} cannot be written: it is a folder; name a file: -o FILE")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise BuildFailed(f"{output} cannot be written: no permission to write into {folder}")
+    for each in inputs:
+        if _is_same(output, each):
+            raise BuildFailed(
+                f"{output} cannot be written: it is {each}, which is read for this build; name "
+                "another file: -o FILE"
+            )
+    check_writable(output, folder)
+
+
+def check_kept(place: Path, inputs: Iterable[Path]) -> None:
+    """See that no file that is read lies in the folder that is to be replaced.
+
+    Raises:
+        BuildFailed: one does.
+    """
+    for each in inputs:
+        if each.resolve().is_relative_to(place.resolve()):
+            raise BuildFailed(
+                f"{place} cannot be replaced: {each}, which is read for this build, lies in it; "
+                "name another folder: -o FOLDER"
+            )
+
+
+def check_writable(output: Path, folder: Path) -> None:
+    """See that `output` can be made in a folder, by making a file there that is gone at once.
+
+    Raises:
+        BuildFailed: it cannot.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".nerve-", dir=folder):
+            pass
+    except PermissionError as error:
+        detail = f"{output} cannot be written: no permission to write into {folder}"
+        raise BuildFailed(detail) from error
+    except OSError as error:
+        raise BuildFailed(f"{output} cannot be written: {error.strerror}") from error
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there
+        return False
 
 
 def assemble(runtime: Runtime, packing: Packing, output: Path) -> int:

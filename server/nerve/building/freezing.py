@@ -5,6 +5,7 @@ What goes in is said by `frozen/runtime.spec`.
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
@@ -27,6 +28,13 @@ _PACKAGES: Final = ("PyInstaller", "mcp")
 _TOOLS: Final = ("objcopy", "objdump", "ldd")
 """Programs that PyInstaller calls."""
 _SHOWN_LINES: Final = 15
+_WITH_US: Final = """\
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Becomes another program, which ends when we do, however that is (PR_SET_PDEATHSIG)."""
 
 
 def require_freezer() -> None:
@@ -68,7 +76,8 @@ def make_runtime(folder: Path) -> Path:
         "python": platform.python_version(),
     }
     (folder / INFO_FILE).write_text(json.dumps(info), encoding="utf-8")
-    command = [sys.executable, "-P", "-m", "PyInstaller", "--noconfirm", "--log-level", "WARN"]
+    command = [sys.executable, "-P", "-c", _WITH_US, str(os.getpid())]
+    command += [sys.executable, "-P", "-m", "PyInstaller", "--noconfirm", "--log-level", "WARN"]
     command += ["--workpath", str(folder / "work"), "--distpath", str(folder / "made"), str(SPEC)]
     environment = {
         **os.environ,
@@ -87,6 +96,11 @@ def make_runtime(folder: Path) -> Path:
         check=False,
     )
     runtime = folder / "runtime"
+    if done.returncode != 0 and os.strerror(errno.ENOSPC).encode() in done.stdout:
+        raise BuildFailed(
+            f"there is no room to make the runtime in {folder.parent}; name a folder with some "
+            "750 MB to spare: --cache-dir"
+        )
     if done.returncode != 0 or not runtime.is_file():
         raise BuildFailed(f"PyInstaller could not make the runtime:\n{_last_lines(done.stdout)}")
     runtime.chmod(0o755)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -17,6 +18,7 @@ from nerve.cli.terminal import plain, print_lines
 from nerve.errors import ConfigInvalid
 
 if TYPE_CHECKING:
+    from nerve.importing.encoderfile_keys import BuildConfig
     from nerve.importing.plan import ImportPlan
 
 EXIT_ERROR = 1
@@ -35,9 +37,12 @@ def build(
         Path, typer.Option("-f", "--config", help="The build file (YAML).", show_default=False)
     ],
     output_path: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            "-o", "--output-path", help="Where to write. Default: what the file says, else here."
+            "-o",
+            "--output-path",
+            metavar="PATH",
+            help="Where to write. Default: what the file says, else here.",
         ),
     ] = None,
     format_: Annotated[
@@ -93,37 +98,59 @@ def build(
         for note in plan.notes:
             print(f"Note: {plain(note)}", file=sys.stderr)
         start = directory or Path()
-        output = output_path or start / (read.output_path or f"{plan.name}.encoderfile")
+        base = base_binary_path or _inside(start, read.base_binary_path)
+        inputs = _inputs(config, read, plan, start=start)
+        named = output_path or read.output_path or f"{plan.name}.encoderfile"
+        place = Path(named) if output_path else start / named
         if format_ is Format.FOLDER:
-            place = _write_folder(plan, output if output_path else output.parent, replace=replace)
+            repository = place if output_path else place.parent
+            place = _write_folder(plan, repository, replace=replace, inputs=inputs)
         else:
+            _refuse_folder(named)
+            cache = cache_dir or context.obj or _inside(start, read.cache_dir) or _default_cache()
             wanted = RuntimeWanted(
-                cache=cache_dir
-                or context.obj
-                or _inside(start, read.cache_dir)
-                or _default_cache(),
-                base=base_binary_path or _inside(start, read.base_binary_path),
+                cache=cache.absolute(),  # it is made in a process with another working folder
+                base=base,
                 target=target or read.target,
                 version=runtime_version,
             )
-            build_file(plan, wanted, output, say=_say)
-            place = output
+            build_file(plan, wanted, place, inputs=[*inputs, *([base] if base else [])], say=_say)
     except ConfigInvalid as error:
         _refuse(error)
     _say(f"✓ Build complete: {_shown(place, read.output_path)}")
 
 
-def _write_folder(plan: ImportPlan, repository: Path, *, replace: bool) -> Path:
+def _inputs(config: Path, read: BuildConfig, plan: ImportPlan, *, start: Path) -> list[Path]:
+    """The files that a build file means, and itself. Pure."""
+    script = read.transform.path if read.transform is not None else None
+    return [config, *plan.files.values(), *([start / script] if script else [])]
+
+
+def _refuse_folder(named: str) -> None:
+    """`x/` is a folder, also where a path has no slash at its end any more."""
+    from nerve.building.faults import BuildFailed  # noqa: PLC0415  keeps `--help` fast
+
+    if named.endswith("/"):
+        raise BuildFailed(f"{named} cannot be written: it names a folder; name a file: -o FILE")
+
+
+def _write_folder(
+    plan: ImportPlan, repository: Path, *, replace: bool, inputs: Sequence[Path]
+) -> Path:
     """Validate the model and write its folder. Raises as `validate` and `install`."""
+    from nerve.building.assembly import check_kept, check_writable  # noqa: PLC0415  as below
     from nerve.building.faults import BuildFailed  # noqa: PLC0415  keeps `--help` fast
     from nerve.cli.build_steps import validate  # noqa: PLC0415
-    from nerve.importing.install import install  # noqa: PLC0415
+    from nerve.importing.install import check_place, install  # noqa: PLC0415
 
     place = repository / plan.name
     if os.path.lexists(place) and not replace:
         raise BuildFailed(
             f"{place} is there already; add --replace to put the new one in its place"
         )
+    check_place(place, replace=replace)
+    check_kept(place, inputs)
+    check_writable(place, next(each for each in place.parents if each.exists()))
     run(validate(plan, say=_say))
     _say("• Writing model folder...")
     return install(plan, repository, replace=replace)

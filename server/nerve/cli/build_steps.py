@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -100,7 +100,10 @@ def made_runtime(cache: Path, key: str, *, say: Say) -> Runtime:
                 say("Compiling binary... (once, about a minute)")
                 return keep_runtime(cache, key, make_runtime(Path(folder)))
         except OSError as error:
-            raise BuildFailed(f"no runtime can be made in {cache}: {error}") from error
+            reason = error.strerror or error
+            raise BuildFailed(
+                f"no runtime can be made in {cache} ({reason}); name another folder: --cache-dir"
+            ) from error
 
 
 def version_of(plan: ImportPlan) -> VersionFiles:
@@ -193,13 +196,15 @@ def _listed(value: object) -> list[object]:
     return value if isinstance(value, list) else []
 
 
-def build_file(plan: ImportPlan, wanted: RuntimeWanted, output: Path, *, say: Say) -> None:
-    """Validate a model and write the executable file.
+def build_file(
+    plan: ImportPlan, wanted: RuntimeWanted, output: Path, *, inputs: Sequence[Path], say: Say
+) -> None:
+    """Validate a model and write the executable file, which must be none of `inputs`.
 
     Raises:
         BuildFailed, ConfigInvalid, RuntimeMissing: with the reason; nothing is written then.
     """
-    check_output(output)
+    check_output(output, inputs)
     key = runtime_key() if wanted.base is None else ""
     runtime = find_runtime(wanted, key, say=say)
     max_tokens = run(validate(plan, say=say))

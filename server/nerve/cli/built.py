@@ -33,6 +33,7 @@ from nerve.cli.built_options import (
     refuse_tls,
 )
 from nerve.cli.stopping import run
+from nerve.cli.terminal import print_bytes
 from nerve.config.server import ENV_PREFIX, ControlMode, ServerConfig, load_server_config
 from nerve.errors import (
     ConfigInvalid,
@@ -113,7 +114,7 @@ def serve(
     built_process.be_the_program()
     with _model(options, addresses) as (config, built):
         say = _told_version(built, announce)
-        run(config, lambda: serve_until_signal(config, announce=say))
+        run(config, lambda: serve_until_signal(config, announce=say, load_first=True))
 
 
 @app.command()
@@ -140,6 +141,7 @@ def infer(
     from nerve import logs  # noqa: PLC0415  keeps `--help` fast
     from nerve.cli.tagger import open_tagger  # noqa: PLC0415
 
+    _check_texts(inputs)
     if output is not None and not output.parent.is_dir():  # said before the work, not after it
         raise InvalidField("-o", f"there is no folder {output.parent}")
 
@@ -153,12 +155,21 @@ def infer(
         result = run(tagged(config))
     content = orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_INDENT_2)
     if output is None:
-        sys.stdout.buffer.write(content + b"\n")
+        print_bytes(content + b"\n")
         return
     try:
         output.write_bytes(content)
     except OSError as error:
         raise InvalidField("-o", f"{output}: {error.strerror}") from error
+
+
+def _check_texts(texts: list[str]) -> None:
+    """What the shell passes on need not be text. Raises InvalidField."""
+    for number, text in enumerate(texts, start=1):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InvalidField(f"INPUTS {number}", "is not valid UTF-8") from None
 
 
 @app.command()
@@ -185,7 +196,10 @@ def mcp(
     built_process.be_the_program()
     with _model(options, {}) as (config, built):
         say = _told_version(built, announce)
-        run(config, lambda: serve_mcp(config, hostname=hostname, port=port, announce=say))
+        run(
+            config,
+            lambda: serve_mcp(config, hostname=hostname, port=port, announce=say, load_first=True),
+        )
 
 
 @contextmanager

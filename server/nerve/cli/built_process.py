@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import importlib
 import os
 import shutil
@@ -55,8 +56,26 @@ def own_folder() -> Iterator[Path]:
     It lies in the folder that the boot loader unpacks into and removes however we end.
     """
     home = getattr(sys, "_MEIPASS", None)
-    with tempfile.TemporaryDirectory(prefix="model-", dir=home) as folder:
+    with (
+        _held(home),
+        tempfile.TemporaryDirectory(prefix="model-", dir=home) as folder,
+    ):
         yield Path(folder)
+
+
+@contextlib.contextmanager
+def _held(home: str | None) -> Iterator[None]:
+    """Lock a folder, as systemd-tmpfiles, which cleans /tmp up, leaves locked ones alone."""
+    if home is None:
+        yield
+        return
+    descriptor = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def tidy_up() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
@@ -15,6 +15,7 @@ import typer
 
 from nerve import logs
 from nerve.cli.stopping import run
+from nerve.cli.terminal import stdout_bytes
 from nerve.config.server import load_server_config
 from nerve.errors import InvalidField
 
@@ -131,7 +132,7 @@ def _lines(file: BinaryIO, name: str) -> Iterator[str]:
 
 def _sink(output: Path | None) -> AbstractContextManager[BinaryIO]:
     if output is None:
-        return nullcontext(sys.stdout.buffer)
+        return stdout_bytes()
     try:
         return output.open("wb")
     except OSError as error:

@@ -74,7 +74,9 @@ def mcp(
         run(settings, lambda: serve_mcp_stdio(settings, pipes=pipes, announce=_to_stderr))
 
 
-async def serve_mcp(config: ServerConfig, *, hostname: str, port: int, announce: Announce) -> None:
+async def serve_mcp(
+    config: ServerConfig, *, hostname: str, port: int, announce: Announce, load_first: bool = False
+) -> None:
     """A server of its own for MCP at /mcp, with probes and metrics, until a signal.
 
     Args:
@@ -82,6 +84,7 @@ async def serve_mcp(config: ServerConfig, *, hostname: str, port: int, announce:
         hostname: address to listen on.
         port: 0 lets the kernel pick one, which is then announced.
         announce: gets a line at a time.
+        load_first: it listens when its models are loaded.
     Raises:
         SetupError: it cannot run at all.
     """
@@ -93,7 +96,8 @@ async def serve_mcp(config: ServerConfig, *, hostname: str, port: int, announce:
         update={**own, "grpc_port": port, "disable_grpc": True, "enable_mcp": True}
     )
     try:
-        await run(App(config, announce=announce, only_mcp=True), config, announce=announce)
+        app = App(config, announce=announce, only_mcp=True, load_first=load_first)
+        await run(app, config, announce=announce)
     except AddressUnavailable as error:
         detail = error.detail.replace("--http-port", "--port")
         raise AddressUnavailable(error.host, error.port, detail) from error

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import BinaryIO
 
 from nerve.errors import NerveError
 
@@ -38,11 +39,25 @@ def plain(text: object) -> str:
 
 def print_json(value: object) -> None:
     """One document on stdout, UTF-8, indented."""
+    # the stdlib's, as it can write names that are no UTF-8
+    text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+    print_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+@contextmanager
+def stdout_bytes() -> Iterator[BinaryIO]:
+    """stdout for bytes, which are flushed. Raises OutputFailed: what it leads to is closed or full."""
+    if sys.stdout is None:  # nerve … >&-
+        raise OutputFailed("it is closed")
     with _pipe_may_close():
-        # the stdlib's, as it can write names that are no UTF-8
-        text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
-        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
+        yield sys.stdout.buffer
         sys.stdout.buffer.flush()
+
+
+def print_bytes(content: bytes) -> None:
+    """Bytes on stdout. Raises as `stdout_bytes`."""
+    with stdout_bytes() as sink:
+        sink.write(content)
 
 
 def print_lines(lines: Iterable[str]) -> None:

@@ -225,6 +225,72 @@ def test_flags_that_cannot_be_followed(
     assert words in err
 
 
+@pytest.mark.parametrize(
+    "output",
+    [
+        "ner-config.yml",
+        "./build/../ner-model/model.onnx",
+        "ner-model/model.onnx/",
+        "ner-model/tokenizer.json",
+        "link",
+        "transform.lua",
+        "runtime",
+        "build/new/",
+        "/proc/x",
+    ],
+)
+def test_nothing_that_is_read_is_overwritten(output: str, home: Path, run: Run) -> None:
+    """Said before the model is looked at, as of any place where nothing can be written."""
+    (home / "link").symlink_to("ner-model/config.json")
+    (home / "transform.lua").write_text("function Postprocess(arr) return arr:softmax(3) end")
+    (home / "ner-config.yml").write_text(BUILD_FILE + "  transform: {path: transform.lua}\n")
+    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    status, out, err = run(*BUILD, "-o", output)
+    assert status == 1
+    assert "cannot be written: " in err
+    assert "Validating" not in out
+    assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_that_is_read_is_not_replaced(home: Path, run: Run) -> None:
+    (home / "models" / "ner-tagger").mkdir(parents=True)
+    (home / "ner-model").rename(home / "models" / "ner-tagger" / "2")
+    (home / "ner-config.yml").write_text(BUILD_FILE.replace("./ner-model", "./models/ner-tagger/2"))
+    before = tree(home)
+    wanted = ("build", "-f", "ner-config.yml", "--format", "folder", "--replace")
+    status, _, err = run(*wanted, "-o", "models")
+    assert (status, "models/ner-tagger cannot be replaced: " in err) == (1, True)
+    for place in ("ner-config.yml", "/proc/x"):
+        status, out, err = run(*wanted, "-o", place)
+        assert (status, "Validating" in out) == (1, False), err
+    assert tree(home) == before
+
+
+@pytest.mark.parametrize("how", ["flag", "variable", "file"])
+def test_a_relative_cache(
+    how: str, home: Path, run: Run, monkeypatch: pytest.MonkeyPatch, make_runtime: MakeRuntime
+) -> None:
+    """A runtime is made there by a process that has another working folder."""
+    given: list[Path] = []
+
+    def made(folder: Path) -> Path:
+        given.append(folder)
+        return make_runtime("made")
+
+    monkeypatch.setattr("nerve.cli.build_steps.make_runtime", made)
+    flags: tuple[str, ...] = ()
+    if how == "flag":
+        flags = ("--cache-dir", "../kept")
+    elif how == "variable":
+        monkeypatch.setenv("NERVE_CACHE_DIR", "../kept")
+    else:
+        (home / "ner-config.yml").write_text(BUILD_FILE + "  cache_dir: ../kept\n")
+    status, _, err = run(*BUILD[:3], *flags)
+    assert (status, err) == (0, "")
+    assert given[0].is_absolute()
+    assert [path.name for path in (home.parent / "kept").iterdir()] == ["runtimes"]
+
+
 def test_a_runtime_for_another_machine(home: Path, run: Run, make_runtime: MakeRuntime) -> None:
     make_runtime("other", target="sparc-sun-solaris").rename(home / "runtime")
     status, _, err = run(*BUILD)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from nerve.building.assembly import assemble
 from nerve.building.contents import pack
 from nerve.building.runtime import read_runtime
 from nerve.cli.built import main
+from nerve.cli.built_process import own_folder
 from nerve.importing.encoderfile import plan_of, read_build_config
 from nerve.importing.plan import ImportPlan
 from nerve.processes import MODULE_FLAG, MODULES, python_module
@@ -103,6 +106,7 @@ def test_weights_in_files_of_their_own_are_packed_too(
 WRONG: dict[tuple[str, ...], tuple[int, str]] = {
     ("infer", ""): (1, "Error: Invalid Input: Cannot tokenize empty string\n"),
     ("infer", "a", ""): (1, "Error: Invalid Input: Cannot tokenize empty string\n"),
+    ("infer", "a", "b\udcff"): (1, "Error: Invalid Input: INPUTS 2: is not valid UTF-8\n"),
     ("infer",): (2, "Missing argument"),
     ("infer", "a", "-f", "yaml"): (2, "'yaml' is not"),
     ("infer", "a", "-o", "/nowhere/x"): (1, "Error: Invalid Input: -o: there is no folder /nowhere\n"),
@@ -160,3 +164,20 @@ def test_modules_as_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["x", MODULE_FLAG, "os"])
     with pytest.raises(ValueError, match="os is none of"):
         main()
+
+
+def test_the_folder_is_locked_while_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs that clean /tmp up ask for the lock first."""
+    monkeypatch.setattr(sys, "_MEIPASS", str(tmp_path), raising=False)
+    asked = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with own_folder() as folder:
+            assert folder.parent == tmp_path
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(asked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(asked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(asked)
+    assert list(tmp_path.iterdir()) == []
