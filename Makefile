@@ -29,9 +29,10 @@ serve: $(VENV)/.serve-$(RUNTIME)  ## start the daemon on ./model_repository (ARG
 	$(BIN)/nerve serve $(ARGS)
 
 # Processes of pytest share out the files in their order, the slowest of which are not the last; a few
-# are enough, as many tests start processes of their own. ARGS="-n 0" for one process.
+# are enough, as many tests start processes of their own, and wait for them: three keep two cores busy.
+# ARGS="-n 0" for one process.
 test: $(VENV)/.dev-$(RUNTIME) $(VENV)/.perf-analyzer  ## run every test (ARGS="tests/unit -x")
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(VENV)/.dev-$(RUNTIME) $(VENV)/.perf-analyzer  ## throughput beside the runtime's best; needs wrk (ARGS="--quick --models bundled")
 	$(BIN)/python benchmarks/throughput.py $(ARGS)

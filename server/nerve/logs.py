@@ -15,7 +15,9 @@ _NOTHING: Final = logging.CRITICAL + 1
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 ALIKE: Final = 50
 ALIKE_S: Final = 10.0
-"""So many warnings and errors that only differ in their figures are written in so many seconds."""
+"""So many warnings and errors about requests that only differ in their figures are written in so
+many seconds: a client can cause more than anybody reads. What models and the server meet is all told."""
+_OF_REQUESTS: Final = "nerve.frontend"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ def one_line(text: str) -> str:
 
 
 class Alike(logging.Filter):
-    """Leaves out warnings and errors of which there are too many; a later one tells how many."""
+    """Leaves out warnings and errors about requests if there are too many; a later one tells how
+    many."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` gives monotonic seconds."""
@@ -93,7 +96,7 @@ class Alike(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether it is written."""
-        if record.levelno < logging.WARNING:
+        if record.levelno < logging.WARNING or not record.name.startswith(_OF_REQUESTS):
             return True
         kind, now = (record.name, str(record.msg)), self._clock()
         since, count = self._seen.get(kind, (now, 0))

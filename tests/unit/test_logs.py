@@ -118,12 +118,15 @@ def test_too_many_lines_that_are_alike() -> None:
     now = 100.0
     alike = Alike(lambda: now)
 
-    def record(level: int = logging.ERROR, text: str = "it failed: %s") -> logging.LogRecord:
-        return logging.LogRecord("nerve.test", level, "", 0, text, ("x",), None)
+    def record(
+        level: int = logging.ERROR, text: str = "it failed: %s", name: str = "nerve.frontend.http"
+    ) -> logging.LogRecord:
+        return logging.LogRecord(name, level, "", 0, text, ("x",), None)
 
     assert [alike.filter(record()) for _ in range(ALIKE + 7)] == [True] * ALIKE + [False] * 7
     assert alike.filter(record(text="something else: %s"))
     assert all(alike.filter(record(logging.INFO)) for _ in range(2 * ALIKE))
+    assert all(alike.filter(record(name="nerve.repository")) for _ in range(2 * ALIKE))
     now += ALIKE_S
     later = record()
     assert alike.filter(later)
