@@ -173,6 +173,8 @@ class _Rewriter:
 def quantized(weights: Array) -> tuple[Array, Array]:
     """Weights (K, N) as int8 in [-127, 127] with a float32 scale (N,) a column. Pure."""
     scales = np.abs(weights).max(axis=0, initial=0).astype(np.float32) / np.float32(_STEPS)
+    # Below, float32 has too few digits for a scale: its multiples would drift away.
+    np.maximum(scales, np.finfo(np.float32).tiny * 2**10, out=scales, where=scales > 0)
     scales[scales == 0] = 1
     values = np.rint(weights / scales).clip(-_STEPS, _STEPS).astype(np.int8)
     return values, scales

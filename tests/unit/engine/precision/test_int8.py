@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper, numpy_helper
@@ -185,6 +185,7 @@ def test_rows_of_zeros_and_of_extremes(value: float) -> None:
         elements=st.floats(-(2.0**99), 2.0**99, width=32),
     )
 )
+@example(np.array([[4.333e-42]], np.float32))
 def test_weights_are_within_half_a_step(weights: Values) -> None:
     values, scales = quantized(weights)
     assert values.dtype == np.int8
