@@ -32,6 +32,7 @@ from nerve.cli.built_options import (
     Provider,
     refuse_tls,
 )
+from nerve.cli.mcp import HOSTNAME, PORT, serve_mcp
 from nerve.cli.stopping import run
 from nerve.cli.terminal import print_bytes
 from nerve.config.server import ENV_PREFIX, ControlMode, ServerConfig, load_server_config
@@ -174,8 +175,8 @@ def _check_texts(texts: list[str]) -> None:
 
 @app.command()
 def mcp(
-    hostname: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104  the contract's default
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 9100,
+    hostname: Annotated[str, typer.Option(help="Address to listen on.")] = HOSTNAME,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = PORT,
     cert_file: CertFile = None,
     key_file: CertFile = None,
     disable_cpu_fallback: CpuFallback = False,  # noqa: ARG001  see its help
@@ -190,7 +191,6 @@ def mcp(
     options = OnnxOptions.of(
         graph_optimization_level, execution_provider, device_id=device_id, units=compute_units
     )
-    from nerve.cli.mcp import serve_mcp  # noqa: PLC0415  keeps `--help` fast
     from nerve.cli.serve import announce, run  # noqa: PLC0415
 
     built_process.be_the_program()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nerve.cli.serve import Announce, announce, run
+from nerve.cli.serve import Announce, LogLevel, Repositories, announce, run
 from nerve.config.server import ControlMode, ServerConfig, load_server_config
 from nerve.errors import AddressUnavailable, ModelNotFound
 
@@ -21,14 +21,7 @@ PORT = 9100
 
 
 def mcp(
-    repository: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="REPOSITORY",
-            help="Folders of models. Default: $NERVE_REPOSITORIES, else ./model_repository.",
-            show_default=False,
-        ),
-    ] = None,
+    repository: Repositories = None,
     hostname: Annotated[str, typer.Option(help="Address to listen on.")] = HOSTNAME,
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="0 picks a free one, and tells it.")
@@ -43,10 +36,7 @@ def mcp(
         list[str] | None,
         typer.Option(help="Serve only this model; may be repeated. The first is the default one."),
     ] = None,
-    log_level: Annotated[
-        str | None,
-        typer.Option(envvar="NERVE_LOG_LEVEL", help="debug, info, warning or error. Default: info"),
-    ] = None,
+    log_level: LogLevel = None,
     config: Annotated[
         Path | None,
         typer.Option(envvar="NERVE_CONFIG", help="YAML file with any of the settings of serve."),

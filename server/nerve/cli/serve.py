@@ -18,17 +18,22 @@ from nerve.config.server import ServerConfig, load_server_config, misspelt
 log = logging.getLogger(__name__)
 
 Announce = Callable[[str], None]
+Repositories = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="REPOSITORY",
+        help="Folders of models. Default: $NERVE_REPOSITORIES, else ./model_repository.",
+        show_default=False,
+    ),
+]
+LogLevel = Annotated[
+    str | None,
+    typer.Option(envvar="NERVE_LOG_LEVEL", help="debug, info, warning or error. Default: info"),
+]
 
 
 def serve(
-    repository: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="REPOSITORY",
-            help="Folders of models. Default: $NERVE_REPOSITORIES, else ./model_repository.",
-            show_default=False,
-        ),
-    ] = None,
+    repository: Repositories = None,
     http_hostname: Annotated[
         str | None, typer.Option(envvar="NERVE_HTTP_HOSTNAME", help="Default: 0.0.0.0")
     ] = None,
@@ -110,10 +115,7 @@ def serve(
             help="End with an error if a model cannot be loaded at start.",
         ),
     ] = None,
-    log_level: Annotated[
-        str | None,
-        typer.Option(envvar="NERVE_LOG_LEVEL", help="debug, info, warning or error. Default: info"),
-    ] = None,
+    log_level: LogLevel = None,
     config: Annotated[
         Path | None,
         typer.Option(envvar="NERVE_CONFIG", help="YAML file with any of the settings."),
