@@ -42,7 +42,7 @@ from nerve.engine.precision.convert import convert
 from nerve.engine.providers import OnGpu, providers
 from nerve.engine.session import gpu_devices
 from nerve.errors import NerveError
-from nerve.metrics import EngineMetrics
+from nerve.metrics.engine import EngineMetrics
 from nerve.model import NerModel
 from nerve.opening import open_model
 from nerve.types import CutOptions, Row, VersionFiles

@@ -10,7 +10,7 @@ from pathlib import Path
 from fake_models import PATIENCE_S, FakeOpener, World
 from model_folders import word_of
 from nerve.config.server import ServerConfig
-from nerve.metrics import RequestMetrics
+from nerve.metrics.requests import RequestMetrics
 from nerve.repository.sync import RepositorySync
 from nerve.service.control import ControlService
 from nerve.service.inference import InferenceService

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from nerve.config.model import ModelConfig
 from nerve.errors import Cause
-from nerve.metrics import RepositoryMetrics
+from nerve.metrics.repository import RepositoryMetrics
 from nerve.repository.catalog import Catalog
 from nerve.repository.fingerprint import stamp
 from nerve.repository.lifecycle import State

@@ -31,7 +31,9 @@ from nerve.frontend.v2.infer import Inferrer
 from nerve.frontend.v2.settings import Settings
 from nerve.golden import answers_before, check_gate
 from nerve.logs import Logs
-from nerve.metrics import EngineMetrics, RepositoryMetrics, RequestMetrics
+from nerve.metrics.engine import EngineMetrics
+from nerve.metrics.repository import RepositoryMetrics
+from nerve.metrics.requests import RequestMetrics
 from nerve.model import NerModel
 from nerve.opening import open_model
 from nerve.proof import Prover

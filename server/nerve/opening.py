@@ -17,7 +17,7 @@ from nerve.config.transform import TransformOutput
 from nerve.engine.engine import LocalEngine
 from nerve.engine.padding import Shapes
 from nerve.errors import InferenceFailed, ModelLoadFailed
-from nerve.metrics import EngineMetrics
+from nerve.metrics.engine import EngineMetrics
 from nerve.model import NerModel, check_logits
 from nerve.pipeline.tokenizer import (
     TextTokenizer,

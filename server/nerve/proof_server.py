@@ -37,7 +37,7 @@ from nerve.engine.memory import limit_memory
 from nerve.engine.session import gpu_devices, require_runtime
 from nerve.errors import NerveError, RuntimeMissing
 from nerve.golden import Answers, answers_before, check_gate
-from nerve.metrics import EngineMetrics
+from nerve.metrics.engine import EngineMetrics
 from nerve.model import NerModel
 from nerve.opening import open_model
 from nerve.proof import Request

@@ -19,7 +19,7 @@ from nerve.conversion import Converter, conversion_key
 from nerve.engine.graph_cache import GraphCache
 from nerve.errors import ModelLoadFailed
 from nerve.golden import answer_golden
-from nerve.metrics import EngineMetrics
+from nerve.metrics.engine import EngineMetrics
 from nerve.opening import open_model
 from nerve.proof import Proof, Prover
 from nerve.repository.fingerprint import Digests, inspect_version

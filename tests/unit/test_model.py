@@ -27,7 +27,7 @@ from nerve.errors import (
     TextTooLong,
     TokenizationFailed,
 )
-from nerve.metrics import EngineMetrics
+from nerve.metrics.engine import EngineMetrics
 from nerve.model import NerModel, run_times
 from nerve.offload import INLINE_CHARACTERS, INLINE_TOKENS
 from nerve.opening import open_model

@@ -22,7 +22,7 @@ from nerve.config.model import ModelConfig, QualityGate
 from nerve.config.running import GraphLevel, Optimization
 from nerve.engine.graph_cache import GraphCache, checksum
 from nerve.errors import ModelLoadFailed
-from nerve.metrics import EngineMetrics
+from nerve.metrics.engine import EngineMetrics
 from nerve.opening import open_model
 from nerve.proof import Proof, Prover
 from nerve.repository.fingerprint import Digests, inspect_version

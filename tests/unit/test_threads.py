@@ -14,7 +14,7 @@ from nerve.config.model import ModelConfig
 from nerve.engine.engine import LocalEngine
 from nerve.engine.memory import give_memory_back, map_large_blocks
 from nerve.errors import ModelLoadFailed
-from nerve.metrics import EngineMetrics
+from nerve.metrics.engine import EngineMetrics
 from nerve.threads import in_own_thread
 
 NAME = "nerve-load-probe"

@@ -20,7 +20,7 @@ from nerve.engine.memory import map_large_blocks
 from nerve.engine.session import require_runtime
 from nerve.errors import InvalidField, ModelLoadFailed, NerveError
 from nerve.golden import answers_before, check_gate
-from nerve.metrics import EngineMetrics
+from nerve.metrics.engine import EngineMetrics
 from nerve.model import NerModel
 from nerve.opening import open_model
 from nerve.repository.fingerprint import Digests, inspect_version

@@ -14,7 +14,7 @@ from nerve.engine.session import require_runtime
 from nerve.errors import ModelLoadFailed
 from nerve.golden import check_golden
 from nerve.golden_texts import GoldenReport
-from nerve.metrics import EngineMetrics
+from nerve.metrics.engine import EngineMetrics
 from nerve.opening import open_model
 from nerve.proof import Proof, Prover
 from nerve.repository.onnx_file import batch_dependence

@@ -24,7 +24,7 @@ from nerve.engine.plan import BatchLimits
 from nerve.engine.session import Session
 from nerve.engine.totals import Totals
 from nerve.errors import DeadlineExceeded, InferenceFailed, ModelUnloaded
-from nerve.metrics import RunMetrics
+from nerve.metrics.engine import RunMetrics
 from nerve.types import EngineStatistics, FloatArray, Row, RowResult
 
 log = logging.getLogger(__name__)

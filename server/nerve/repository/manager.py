@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from nerve.config.model import ModelConfig
 from nerve.errors import Cause, ModelLoadFailed, NerveError
-from nerve.metrics import RepositoryMetrics
+from nerve.metrics.repository import RepositoryMetrics
 from nerve.repository.catalog import Catalog
 from nerve.repository.lifecycle import Event, State
 from nerve.repository.records import (

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from nerve.config.server import ServerConfig
 from nerve.errors import EmptyInput, TooManyInputs
-from nerve.metrics import RequestMetrics
+from nerve.metrics.requests import RequestMetrics
 from nerve.repository.catalog import Catalog
 from nerve.service.filtering import TAKE_ALL, SpanFilter
 from nerve.service.shadow import COPY_PRIORITY, ShadowRunner

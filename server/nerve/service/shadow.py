@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Final, TypeVar
 
 from nerve.errors import NerveError
-from nerve.metrics import RequestMetrics
+from nerve.metrics.requests import RequestMetrics
 from nerve.repository.catalog import Catalog
 from nerve.types import ModelInfo, ServedModel, SpanAnswer, TokenAnswer
 

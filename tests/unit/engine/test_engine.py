@@ -29,7 +29,7 @@ from nerve.errors import (
     ModelUnloaded,
     QueueFull,
 )
-from nerve.metrics import EngineMetrics
+from nerve.metrics.engine import EngineMetrics
 from nerve.types import FloatArray, IntArray, Row, RowResult
 
 MODELS = Path(__file__).parents[2] / "models"

@@ -22,7 +22,7 @@ from nerve.frontend.grpc.nerve_bulk import weight
 from nerve.frontend.grpc.reflection import NAMES, pool_of
 from nerve.frontend.grpc.server import options
 from nerve.frontend.status import TABLE
-from nerve.metrics import RequestMetrics
+from nerve.metrics.requests import RequestMetrics
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=[]), max_size=3000))

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from fake_models import PATIENCE_S, World, until, world
 from nerve.config.server import ServerConfig
-from nerve.metrics import RequestMetrics
+from nerve.metrics.requests import RequestMetrics
 from nerve.service.inference import Call, InferenceService, SpanRequest
 from nerve.service.shadow import COPY_PRIORITY
 from nerve.types import OffsetUnit, Strategy

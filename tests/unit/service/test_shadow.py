@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from fake_models import COST, PATIENCE_S, FakeModel, World, everybody_had_a_turn, until, world
 from nerve.config.server import ServerConfig
 from nerve.errors import InferenceFailed
-from nerve.metrics import RequestMetrics
+from nerve.metrics.requests import RequestMetrics
 from nerve.service.inference import Call, InferenceService, SpanRequest
 from nerve.service.shadow import MAX_COPIES, found
 from nerve.types import (

@@ -20,7 +20,7 @@ from nerve.errors import (
     TooManyInputs,
     VersionNotFound,
 )
-from nerve.metrics import RequestMetrics
+from nerve.metrics.requests import RequestMetrics
 from nerve.service.inference import Call, InferenceService, SpanRequest
 from nerve.service.statistics import RequestStatistics, RequestTotals
 from nerve.types import CallStatistics, OffsetUnit, Row, RunTimes, Strategy

@@ -27,7 +27,7 @@ from nerve.errors import (
 )
 from nerve.frontend.priority import PRIORITY_KEY, parse_priority
 from nerve.frontend.status import outcome, retry_after_s
-from nerve.metrics import RequestMetrics
+from nerve.metrics.requests import RequestMetrics
 from nerve.offload import INLINE_BYTES
 from nerve.service.inference import Call, InferenceService
 from nerve.types import ModelInfo

@@ -19,7 +19,7 @@ from nerve.frontend.grpc.calls import (
     texts_of,
     unary,
 )
-from nerve.metrics import RequestMetrics
+from nerve.metrics.requests import RequestMetrics
 from nerve.offload import offload, small_answer
 from nerve.service.inference import InferenceService
 from nerve.types import OffsetUnit, TokenTags

@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2 as pb
 
 from nerve.errors import ModelNotFound, NerveError, ServerStopping
 from nerve.frontend.grpc.calls import Context, Handler, Shell, unary
-from nerve.metrics import RequestMetrics
+from nerve.metrics.requests import RequestMetrics
 from nerve.service.control import ControlService
 
 UNKNOWN: Final[int] = pb.HealthCheckResponse.SERVICE_UNKNOWN

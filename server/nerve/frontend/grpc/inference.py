@@ -14,7 +14,7 @@ from nerve.frontend.grpc.calls import Context, Handler, Shell, unary
 from nerve.frontend.grpc.infer import InferCalls, v2_code
 from nerve.frontend.v2 import metadata, model_config, repository, settings, statistics
 from nerve.frontend.v2.infer import Inferrer, check_model, check_version
-from nerve.metrics import RequestMetrics
+from nerve.metrics.requests import RequestMetrics
 from nerve.service.control import ControlService
 from nerve.service.inference import InferenceService
 

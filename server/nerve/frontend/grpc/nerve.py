@@ -23,7 +23,7 @@ from nerve.frontend.grpc.nerve_requests import (
     wording,
 )
 from nerve.frontend.grpc.streams import stream
-from nerve.metrics import RequestMetrics
+from nerve.metrics.requests import RequestMetrics
 from nerve.offload import offload, small_answer
 from nerve.service.control import ControlService
 from nerve.service.inference import Call, InferenceService

@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2 as pb
 from nerve._proto import POOL
 from nerve.frontend.grpc.calls import Context, Handler, Shell
 from nerve.frontend.grpc.streams import stream
-from nerve.metrics import RequestMetrics
+from nerve.metrics.requests import RequestMetrics
 
 OLD, NEW = "grpc.reflection.v1alpha", "grpc.reflection.v1"
 

@@ -12,7 +12,7 @@ from nerve.errors import AddressUnavailable
 from nerve.frontend.grpc.calls import Handler, Shell
 from nerve.frontend.grpc.health import HealthService
 from nerve.frontend.grpc.reflection import NAMES, ReflectionService
-from nerve.metrics import RequestMetrics
+from nerve.metrics.requests import RequestMetrics
 from nerve.service.control import ControlService
 
 MAX_STREAMS: Final = 1024

@@ -15,7 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from nerve.errors import AddressUnavailable, NerveError, ServerFault, shown
 from nerve.frontend.http.dialect import REASON_HEADER, Dialect, Handler
-from nerve.metrics import RequestMetrics
+from nerve.metrics.requests import RequestMetrics
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nerve.config.server import ServerConfig
 from nerve.errors import SetupError
-from nerve.metrics import RequestMetrics
+from nerve.metrics.requests import RequestMetrics
 from nerve.service.control import ControlService
 from nerve.service.inference import InferenceService
 

@@ -13,7 +13,7 @@ import mcp_types as types
 from mcp.shared.exceptions import MCPError
 
 from nerve.errors import NerveError, ServerFault, ServerStopping
-from nerve.metrics import RequestMetrics
+from nerve.metrics.requests import RequestMetrics
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from nerve.frontend.mcp.calls import Calls, Tool
 from nerve.frontend.mcp.extract_entities import ExtractEntities
 from nerve.frontend.mcp.list_models import ListModels
 from nerve.frontend.mcp.run_encoder import RunEncoder
-from nerve.metrics import RequestMetrics
+from nerve.metrics.requests import RequestMetrics
 from nerve.service.control import ControlService
 from nerve.service.inference import InferenceService
 

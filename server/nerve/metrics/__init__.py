@@ -1,0 +1,1 @@
+"""Every Prometheus collector, on a registry that is passed in."""
