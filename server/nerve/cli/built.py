@@ -35,7 +35,8 @@ from nerve.cli.built_options import (
 from nerve.cli.mcp import HOSTNAME, PORT, serve_mcp
 from nerve.cli.stopping import run
 from nerve.cli.terminal import print_bytes
-from nerve.config.server import ENV_PREFIX, ControlMode, ServerConfig, load_server_config
+from nerve.config.server import ENV_PREFIX, ServerConfig, load_server_config
+from nerve.config.settings.repositories import ControlMode
 from nerve.errors import (
     ConfigInvalid,
     InvalidField,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nerve.cli.serve import Announce, LogLevel, Repositories, announce, run
-from nerve.config.server import ControlMode, ServerConfig, load_server_config
+from nerve.config.server import ServerConfig, load_server_config
+from nerve.config.settings.repositories import ControlMode
 from nerve.errors import AddressUnavailable, ModelNotFound
 
 if TYPE_CHECKING:

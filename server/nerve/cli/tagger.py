@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from nerve.app import App
-from nerve.config.server import ControlMode, ServerConfig
+from nerve.config.server import ServerConfig
+from nerve.config.settings.repositories import ControlMode
 from nerve.engine.session import require_runtime
 from nerve.errors import InvalidField, LoadFailed, NoDefaultModel
 from nerve.frontend.http.encoderfile import result

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from nerve.config.model import load_model_config
-from nerve.config.server import ControlMode, ServerConfig
+from nerve.config.server import ServerConfig
+from nerve.config.settings.repositories import ControlMode
 from nerve.errors import Cause, LoadFailed, ModelNotFound, RepositoryInvalid, ServerStopping
 from nerve.repository.catalog import Catalog
 from nerve.repository.files import FileId

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from nerve.config.server import ControlMode, ServerConfig, load_server_config, misspelt
+from nerve.config.server import ServerConfig, load_server_config, misspelt
+from nerve.config.settings.repositories import ControlMode
 from nerve.errors import ConfigInvalid
 from nerve.types import OffsetUnit
 

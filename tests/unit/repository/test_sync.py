@@ -15,7 +15,8 @@ import pytest
 
 from fake_models import PATIENCE_S, FakeOpener, World, until
 from model_folders import DATA, DATA_BYTES, graph_bytes, place, word_of, write_model
-from nerve.config.server import ControlMode, ServerConfig
+from nerve.config.server import ServerConfig
+from nerve.config.settings.repositories import ControlMode
 from nerve.errors import (
     ConfigInvalid,
     LoadFailed,
