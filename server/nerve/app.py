@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
+from nerve.caching.model import cached
 from nerve.config.model import ModelConfig
 from nerve.config.server import ServerConfig
 from nerve.conversion import Converter
 from nerve.engine.graph_cache import GraphCache
 from nerve.engine.session import require_runtime
 from nerve.errors import LoadFailed, ModelLoadFailed
+from nerve.exchange import Exchanges
+from nerve.frontend.guard import Anyone
+from nerve.frontend.http.application import build_app
 from nerve.frontend.http.baseten import BasetenDialect
 from nerve.frontend.http.bei import BeiDialect
 from nerve.frontend.http.dialect import Dialect
@@ -25,12 +29,13 @@ from nerve.frontend.http.mcp import McpDialect
 from nerve.frontend.http.native import NativeDialect
 from nerve.frontend.http.openapi import build_document
 from nerve.frontend.http.openinference.dialect import OpenInferenceDialect
-from nerve.frontend.http.server import HttpServer, build_app
+from nerve.frontend.http.server import HttpServer
 from nerve.frontend.mcp import new_server
 from nerve.frontend.v2.infer import Inferrer
 from nerve.frontend.v2.settings import Settings
 from nerve.golden import answers_before, check_gate
 from nerve.logs import Logs
+from nerve.metrics.cache import CacheMetrics
 from nerve.metrics.engine import EngineMetrics
 from nerve.metrics.repository import RepositoryMetrics
 from nerve.metrics.requests import RequestMetrics
@@ -76,7 +81,9 @@ class App:
         self._http_name = "MCP" if only_mcp else "HTTP"
         self.registry = CollectorRegistry(auto_describe=True)
         metrics = RequestMetrics(self.registry)
+        self._exchanges, self._guard = Exchanges([metrics]), Anyone()
         self._engine_metrics = EngineMetrics(self.registry)
+        self._cache_metrics = CacheMetrics(self.registry)
         self._graph_cache = self._new_graph_cache()
         self._prover = self._new_prover()
         self._converter = Converter(
@@ -99,7 +106,9 @@ class App:
         self._inferrer = Inferrer(self.inference, config)
         self._settings = Settings(Logs(config.log_level), control)
         self.mcp = (
-            new_server(self.inference, control, config, metrics) if config.enable_mcp else None
+            new_server(self.inference, control, config, self._exchanges)
+            if config.enable_mcp
+            else None
         )
         self._mcp_dialect = McpDialect(self.mcp.app, config) if self.mcp else None
         dialects: list[Dialect] = [
@@ -107,11 +116,10 @@ class App:
             *([self._mcp_dialect] if self._mcp_dialect else []),
             NativeDialect(control, self.registry, describe=lambda: build_document(dialects)),
         ]
-        self.http_app = build_app(dialects, metrics)
+        self.http_app = build_app(dialects, self._exchanges, self._guard)
         self.catalog.on_change(self._tell_health)
         self._http: HttpServer | None = None
         self._grpc: GrpcServer | None = None
-        self._metrics = metrics
 
     def _inference_dialects(self, control: ControlService) -> list[Dialect]:
         config = self._config
@@ -192,7 +200,7 @@ class App:
         except TimeoutError:
             fault = f"was not loaded within {limit_s:g} s; raise load_timeout_s"
             raise ModelLoadFailed(fault) from None
-        return model
+        return cached(model, config, self._cache_metrics)
 
     async def _load(
         self, name: str, files: VersionFiles, config: ModelConfig, graph: Path | None
@@ -277,18 +285,20 @@ class App:
         from nerve.frontend.grpc.nerve import NerveService  # noqa: PLC0415
         from nerve.frontend.grpc.server import GrpcServer  # noqa: PLC0415
 
-        config, metrics, control = self._config, self._metrics, self._control
+        config, control = self._config, self._control
+        exchanges, guard = self._exchanges, self._guard
         return GrpcServer(
             [
-                EncoderfileService(self.inference, config, metrics),
+                EncoderfileService(self.inference, config, exchanges, guard),
                 OpenInferenceService(
-                    self.inference, control, self._inferrer, self._settings, metrics
+                    self.inference, control, self._inferrer, self._settings, exchanges, guard
                 ),
-                NerveService(self.inference, control, config, metrics),
+                NerveService(self.inference, control, config, exchanges, guard),
             ],
             control=control,
             config=config,
-            metrics=metrics,
+            exchanges=exchanges,
+            guard=guard,
         )
 
     async def stop(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from nerve.frontend.http.server import PREFIXES
+from nerve.frontend.http.application import PREFIXES
 
 if TYPE_CHECKING:
     from api.conftest import Answer, Client, Repository, Serve, Server

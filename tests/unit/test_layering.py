@@ -8,9 +8,10 @@ from pathlib import Path
 import nerve
 
 PACKAGE = Path(nerve.__file__).parent
-FREE = {"errors", "types", "offload", "processes", "threads"}
+FREE = {"errors", "exchange", "types", "offload", "processes", "threads"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "exchange": set(),
     "types": set(),
     "offload": set(),
     "processes": set(),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from nerve.exchange import Exchange
 from nerve.metrics.buckets import SECONDS
 
 
@@ -56,11 +58,15 @@ class RequestMetrics:
         """Count a copy of a request."""
         self._shadow.labels(model, str(version), outcome).inc()
 
-    def observe_request(self, dialect: str, status: str, seconds: float) -> None:
-        """Count one answered request."""
-        count, duration = self._of_requests(dialect, status)
-        count.inc()
-        duration.observe(seconds)
+    def began(self, exchange: Exchange, headers: Mapping[str, str]) -> None:
+        """See `nerve.exchange.Observer`."""
+
+    def finished(self, exchange: Exchange) -> None:
+        """Count a request that was answered."""
+        if exchange.counts:
+            count, duration = self._of_requests(exchange.dialect, exchange.status)
+            count.inc()
+            duration.observe(exchange.seconds)
 
     def observe_texts(self, model: str, texts: int, truncated: int) -> None:
         """Count texts of one call."""

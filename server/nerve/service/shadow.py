@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Final, TypeVar
 
 from nerve.errors import NerveError
+from nerve.exchange import nobodys
 from nerve.metrics.requests import RequestMetrics
 from nerve.repository.catalog import Catalog
 from nerve.types import ModelInfo, ServedModel, SpanAnswer, TokenAnswer
@@ -84,7 +85,8 @@ class ShadowRunner:
             finally:
                 self._metrics.observe_shadow(info.name, version, outcome)
 
-        task = asyncio.create_task(copy(), name=f"shadow-{info.name}")
+        with nobodys():
+            task = asyncio.create_task(copy(), name=f"shadow-{info.name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -12,17 +12,17 @@ import pytest
 from google.protobuf import descriptor_pool
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
 
 from nerve._proto.nerve.v1 import nerve_pb2
 from nerve.config.server import ServerConfig
 from nerve.errors import EmptyInput
+from nerve.exchange import Exchanges
 from nerve.frontend.grpc.calls import Context, Shell, clipped, unary
 from nerve.frontend.grpc.nerve_bulk import weight
 from nerve.frontend.grpc.reflection import NAMES, pool_of
 from nerve.frontend.grpc.server import options
+from nerve.frontend.guard import Anyone
 from nerve.frontend.status import TABLE
-from nerve.metrics.requests import RequestMetrics
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=[]), max_size=3000))
@@ -86,6 +86,12 @@ class Call:
     async def abort(self, *_: object) -> None:
         raise Aborted
 
+    def invocation_metadata(self) -> None:
+        return None
+
+    def peer(self) -> str:
+        return "nobody"
+
 
 async def test_a_refused_call_lets_go_of_its_request() -> None:
     """grpc keeps the error of a call, with the frames of its traceback and what these hold."""
@@ -96,8 +102,8 @@ async def test_a_refused_call_lets_go_of_its_request() -> None:
         assert size > 10_000
         raise EmptyInput(f"texts[{texts.index('')}]")
 
-    shell = Shell("test", RequestMetrics(CollectorRegistry()))
-    handler: Any = unary(nerve_pb2.ExtractRequest, refuse, shell=shell)
+    shell = Shell("test", Exchanges(), Anyone())
+    handler: Any = unary(nerve_pb2.ExtractRequest, refuse, shell=shell)("/test")
     with pytest.raises(Aborted) as caught:
         await handler.unary_unary(request.SerializeToString(), Call())
     error: BaseException | None = caught.value

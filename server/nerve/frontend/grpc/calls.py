@@ -6,10 +6,12 @@ Streams are in `streams.py`; what a message means is its service's business.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar
 
@@ -25,9 +27,10 @@ from nerve.errors import (
     ServerStopping,
     TooManyInputs,
 )
+from nerve.exchange import Access, Exchange, Exchanges, current
+from nerve.frontend.guard import Guard
 from nerve.frontend.priority import PRIORITY_KEY, parse_priority
 from nerve.frontend.status import outcome, retry_after_s
-from nerve.metrics.requests import RequestMetrics
 from nerve.offload import INLINE_BYTES
 from nerve.service.inference import Call, InferenceService
 from nerve.types import ModelInfo
@@ -38,6 +41,8 @@ MODEL_KEY: Final = "model-name"
 VERSION_KEY: Final = "model-version"
 ANSWERED_BY_KEYS: Final = ("x-nerve-model", "x-nerve-model-version")
 REASON_KEY: Final = "x-nerve-reason"
+REQUEST_ID_KEY: Final = "x-request-id"
+WELL: Final = "OK"
 MAX_TEXT_BYTES: Final = 2048
 """Longest text of a status, in UTF-8; written it may be three times as long, and clients refuse headers
 over 8 KiB altogether."""
@@ -47,6 +52,8 @@ do, and what comes first is chance. V2's word for a timeout would tell it to try
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # a string: generic in the stubs only
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Bind: TypeAlias = Callable[[str], Handler]
+"""Makes the handler of a method from its path, /package.Service/Method."""
 RequestT = TypeVar("RequestT", bound=Message)
 Method: TypeAlias = Callable[[RequestT, Context, int], Awaitable[bytes]]
 """Makes the answer to a request that had so many bytes."""
@@ -61,13 +68,15 @@ def native_code(error: NerveError) -> grpc.StatusCode:
 class Shell:
     """What all calls of one service have in common.
 
-    `dialect` is its name in metrics; `code` and `text` say what an error becomes; `max_bytes` is
-    the service's own limit of a message, below the server's; `drain` is set when the server stops:
-    it ends streams, which else would hold it up.
+    `dialect` is its name in metrics; requests are reported to `exchanges`, `guard` lets them in;
+    `code` and `text` say what an error becomes; `max_bytes` is the service's own limit of a
+    message, below the server's; `drain` is set when the server stops: it ends streams, which else
+    would hold it up.
     """
 
     dialect: str
-    metrics: RequestMetrics
+    exchanges: Exchanges
+    guard: Guard
     code: Callable[[NerveError], grpc.StatusCode] = native_code
     text: Callable[[NerveError], str] = str
     max_bytes: int | None = None
@@ -97,6 +106,8 @@ class Shell:
         """End a call with the status of `error`, its text as `told` has it; faults of the server
         are logged."""
         fault = presentable(error)
+        if (exchange := current()) is not None:
+            exchange.reason = fault.reason
         text = clipped(told(self.text(fault)))
         # grpc keeps the error that ends a call, and with it what the frames of its causes hold:
         # the request, which may be large, until the garbage collector gets round to it.
@@ -112,10 +123,23 @@ class Shell:
         await context.abort(code, text, sent)
         raise AssertionError("abort raises")  # pragma: no cover  grpc's stubs do not say so
 
-    def observe(self, began: float, *, well: bool) -> None:
-        """Count a call that began at `began`, monotonic seconds."""
-        status = "OK" if well else "ERROR"
-        self.metrics.observe_request(self.dialect, status, time.monotonic() - began)
+    def reported(
+        self, path: str, context: Context, *, began: float | None = None
+    ) -> AbstractContextManager[Exchange]:
+        """Put this around the work of a request; it went well if its `status` becomes `WELL`.
+
+        `path` is the method's; `began` says since when, monotonic seconds, if not from now on.
+        """
+        headers = texts_in(context)
+        exchange = Exchange("grpc", self.dialect, "", path, peer=context.peer(), status="ERROR")
+        exchange.request_id = headers.get(REQUEST_ID_KEY)
+        if began is not None:
+            exchange.began = began
+        return self.exchanges.open(exchange, headers)
+
+    def admit(self, exchange: Exchange, context: Context, access: Access) -> None:
+        """Raises what the guard raises."""
+        exchange.key = self.guard.admit(texts_in(context), access, exchange.peer)
 
 
 def unary(
@@ -123,34 +147,35 @@ def unary(
     method: Method[RequestT],
     *,
     shell: Shell,
+    access: Access = Access.PREDICT,
     told: Callable[[RequestT], Callable[[str], str]] = lambda _: str,
-) -> Handler:
-    """A handler of one request and one answer; `method` raises a NerveError to refuse.
+) -> Bind:
+    """A method of one request and one answer; `method` raises a NerveError to refuse.
 
-    `told` gives, for a request, what makes the text of an error of what the shell says.
+    `access` is what it takes to be answered; `told` gives, for a request, what makes the text of an
+    error of what the shell says.
     """
 
-    async def answer(body: bytes, context: Context) -> bytes:
-        began, well = time.monotonic(), False
+    async def answer(path: str, body: bytes, context: Context) -> bytes:
         request: RequestT | None = None
         named: Callable[[str], str] = str
-        try:
-            request = await shell.parse(message, body)
-            named = told(request)
-            written = await method(request, context, len(body))
-            well = True
-        except asyncio.CancelledError:
-            if left_by_its_client():
-                raise
-            await shell.abort(context, ServerStopping())
-        except Exception as error:  # noqa: BLE001  boundary: one request must not end the connection
-            request, body = None, b""  # see `abort`
-            await shell.abort(context, error, told=named)
-        finally:
-            shell.observe(began, well=well)
+        with shell.reported(path, context) as exchange:
+            try:
+                shell.admit(exchange, context, access)
+                request = await shell.parse(message, body)
+                named = told(request)
+                written = await method(request, context, len(body))
+                exchange.status = WELL
+            except asyncio.CancelledError:
+                if left_by_its_client():
+                    raise
+                await shell.abort(context, ServerStopping())
+            except Exception as error:  # noqa: BLE001  boundary: one request must not end the connection
+                request, body = None, b""  # see `abort`
+                await shell.abort(context, error, told=named)
         return written
 
-    return grpc.unary_unary_rpc_method_handler(answer)
+    return lambda path: grpc.unary_unary_rpc_method_handler(functools.partial(answer, path))
 
 
 def left_by_its_client() -> bool:
@@ -181,6 +206,11 @@ def clipped(text: str) -> str:
 def sent(context: Context) -> dict[str, str | bytes]:
     """The call's metadata; of a key that is there twice, the last value."""
     return dict(context.invocation_metadata() or ())
+
+
+def texts_in(context: Context) -> dict[str, str]:
+    """The metadata that is text."""
+    return {name: value for name, value in sent(context).items() if isinstance(value, str)}
 
 
 def target(context: Context) -> tuple[str | None, str | None]:

@@ -8,10 +8,11 @@ from nerve._proto.encoderfile import metadata_pb2 as metadata
 from nerve._proto.encoderfile import token_classification_pb2 as pb
 from nerve._proto.encoderfile import token_pb2
 from nerve.config.server import ServerConfig
+from nerve.exchange import Exchanges
 from nerve.frontend.encoderfile_wording import wording
 from nerve.frontend.grpc.calls import (
+    Bind,
     Context,
-    Handler,
     Shell,
     answered_by,
     call,
@@ -19,7 +20,7 @@ from nerve.frontend.grpc.calls import (
     texts_of,
     unary,
 )
-from nerve.metrics.requests import RequestMetrics
+from nerve.frontend.guard import Guard
 from nerve.offload import offload, small_answer
 from nerve.service.inference import InferenceService
 from nerve.types import OffsetUnit, TokenTags
@@ -34,12 +35,14 @@ class EncoderfileService:
     name = "encoderfile.token_classification.TokenClassificationInference"
 
     def __init__(
-        self, inference: InferenceService, config: ServerConfig, metrics: RequestMetrics
+        self, inference: InferenceService, config: ServerConfig, exchanges: Exchanges, guard: Guard
     ) -> None:
         self._inference, self._config = inference, config
-        self.shell = Shell("encoderfile-grpc", metrics, text=wording, max_bytes=MAX_MESSAGE_BYTES)
+        self.shell = Shell(
+            "encoderfile-grpc", exchanges, guard, text=wording, max_bytes=MAX_MESSAGE_BYTES
+        )
 
-    def methods(self) -> dict[str, Handler]:
+    def methods(self) -> dict[str, Bind]:
         """What answers each method."""
         shell = self.shell
         return {

@@ -7,6 +7,7 @@ hold up the end of the server; so only its messages are used.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Collection
 from typing import Final
 
@@ -14,8 +15,9 @@ import grpc
 from grpc_health.v1 import health_pb2 as pb
 
 from nerve.errors import ModelNotFound, NerveError, ServerStopping
-from nerve.frontend.grpc.calls import Context, Handler, Shell, unary
-from nerve.metrics.requests import RequestMetrics
+from nerve.exchange import Access, Exchanges
+from nerve.frontend.grpc.calls import Bind, Context, Shell, unary
+from nerve.frontend.guard import Guard
 from nerve.service.control import ControlService
 
 UNKNOWN: Final[int] = pb.HealthCheckResponse.SERVICE_UNKNOWN
@@ -29,18 +31,26 @@ class HealthService:
     name = "grpc.health.v1.Health"
 
     def __init__(
-        self, control: ControlService, services: Collection[str], metrics: RequestMetrics
+        self,
+        control: ControlService,
+        services: Collection[str],
+        exchanges: Exchanges,
+        guard: Guard,
     ) -> None:
         """`services` are those whose health is the server's."""
         self._control, self._services = control, frozenset(services)
-        self.shell = Shell("health-grpc", metrics)
+        self.shell = Shell("health-grpc", exchanges, guard)
         self._changed = asyncio.Event()
 
-    def methods(self) -> dict[str, Handler]:
+    def methods(self) -> dict[str, Bind]:
         """What answers each method."""
         return {
-            "Check": unary(pb.HealthCheckRequest, self._check, shell=self.shell),
-            "Watch": grpc.unary_stream_rpc_method_handler(self._watch),
+            "Check": unary(
+                pb.HealthCheckRequest, self._check, shell=self.shell, access=Access.OPEN
+            ),
+            "Watch": lambda path: grpc.unary_stream_rpc_method_handler(
+                functools.partial(self._watch, path)
+            ),
         }
 
     def tell_change(self) -> None:
@@ -63,20 +73,26 @@ class HealthService:
             raise ModelNotFound(request.service, sorted(self._control.states()))
         return _written(status)
 
-    async def _watch(self, body: bytes, context: Context) -> None:
+    async def _watch(self, path: str, body: bytes, context: Context) -> None:
+        with self.shell.reported(path, context) as exchange:
+            exchange.counts = False  # how long somebody watches says nothing
+            try:
+                request = await self.shell.parse(pb.HealthCheckRequest, body)
+                await self._tell(request.service, context)
+            except NerveError as error:
+                await self.shell.abort(context, error)
+
+    async def _tell(self, service: str, context: Context) -> None:
+        """Write the status now and whenever it has changed. Raises ServerStopping in the end."""
         told: int | None = None
-        try:
-            request = await self.shell.parse(pb.HealthCheckRequest, body)
-            while True:
-                changed, status = self._changed, self._status(request.service)
-                if status != told:
-                    await context.write(_written(status))
-                    told = status
-                if self.shell.drain.is_set():
-                    raise ServerStopping
-                await changed.wait()
-        except NerveError as error:
-            await self.shell.abort(context, error)
+        while True:
+            changed, status = self._changed, self._status(service)
+            if status != told:
+                await context.write(_written(status))
+                told = status
+            if self.shell.drain.is_set():
+                raise ServerStopping
+            await changed.wait()
 
 
 def _written(status: int) -> bytes:

@@ -12,7 +12,7 @@ import grpc
 
 from nerve._proto.inference import inference_pb2 as pb
 from nerve.errors import InvalidField, NerveError, Unsupported, shown
-from nerve.frontend.grpc.calls import Context, Handler, Shell, presentable, sent, unary
+from nerve.frontend.grpc.calls import Bind, Context, Shell, presentable, sent, unary
 from nerve.frontend.grpc.streams import Refusal, stream
 from nerve.frontend.priority import PRIORITY_KEY, parse_priority
 from nerve.frontend.status import outcome
@@ -55,7 +55,7 @@ class InferCalls:
     def __init__(self, inferrer: Inferrer, shell: Shell) -> None:
         self._inferrer, self._shell = inferrer, shell
 
-    def methods(self) -> dict[str, Handler]:
+    def methods(self) -> dict[str, Bind]:
         """What answers each of them."""
         return {
             "ModelInfer": unary(

@@ -10,11 +10,12 @@ from google.protobuf.message import Message
 
 from nerve._proto.inference import inference_pb2 as pb
 from nerve.errors import ModelUnavailable
-from nerve.frontend.grpc.calls import Context, Handler, Shell, unary
+from nerve.exchange import Exchanges
+from nerve.frontend.grpc.calls import Bind, Context, Shell, unary
 from nerve.frontend.grpc.infer import InferCalls, v2_code
+from nerve.frontend.guard import Guard
 from nerve.frontend.v2 import metadata, model_config, repository, settings, statistics
 from nerve.frontend.v2.infer import Inferrer, check_model, check_version
-from nerve.metrics.requests import RequestMetrics
 from nerve.service.control import ControlService
 from nerve.service.inference import InferenceService
 
@@ -33,14 +34,15 @@ class OpenInferenceService:
         control: ControlService,
         inferrer: Inferrer,
         changes: settings.Settings,
-        metrics: RequestMetrics,
+        exchanges: Exchanges,
+        guard: Guard,
     ) -> None:
         """`inferrer` runs requests; `changes` are what clients may set."""
         self._inference, self._control, self._settings = inference, control, changes
-        self.shell = Shell("openinference-grpc", metrics, code=v2_code)
+        self.shell = Shell("openinference-grpc", exchanges, guard, code=v2_code)
         self._infer = InferCalls(inferrer, self.shell)
 
-    def methods(self) -> dict[str, Handler]:
+    def methods(self) -> dict[str, Bind]:
         """What answers each method."""
         return {
             "ServerLive": self._plain(pb.ServerLiveRequest, self._live),
@@ -59,7 +61,7 @@ class OpenInferenceService:
             **self._infer.methods(),
         }
 
-    def _plain(self, message: type[RequestT], method: Method[RequestT]) -> Handler:
+    def _plain(self, message: type[RequestT], method: Method[RequestT]) -> Bind:
         """A handler of a method that looks only at the message."""
 
         async def answer(request: RequestT, _context: Context, _size: int) -> bytes:
@@ -67,7 +69,7 @@ class OpenInferenceService:
 
         return unary(message, answer, shell=self.shell)
 
-    def _shared_memory(self) -> dict[str, Handler]:
+    def _shared_memory(self) -> dict[str, Bind]:
         """There is none: nothing is registered, and nothing can be."""
 
         def always(answer: Message) -> Method[Message]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from nerve._proto.nerve.v1 import nerve_pb2 as pb
 from nerve.config.server import ServerConfig
+from nerve.exchange import Exchanges
 from nerve.frontend.grpc import nerve_answers as answers
 from nerve.frontend.grpc.calls import (
+    Bind,
     Context,
-    Handler,
     Shell,
     answered_by,
     call,
@@ -23,7 +24,7 @@ from nerve.frontend.grpc.nerve_requests import (
     wording,
 )
 from nerve.frontend.grpc.streams import stream
-from nerve.metrics.requests import RequestMetrics
+from nerve.frontend.guard import Guard
 from nerve.offload import offload, small_answer
 from nerve.service.control import ControlService
 from nerve.service.inference import Call, InferenceService
@@ -40,14 +41,15 @@ class NerveService:
         inference: InferenceService,
         control: ControlService,
         config: ServerConfig,
-        metrics: RequestMetrics,
+        exchanges: Exchanges,
+        guard: Guard,
     ) -> None:
         self._inference, self._control = inference, control
         self._max_texts = config.max_inputs
-        self.shell = Shell("nerve-grpc", metrics, text=wording)
+        self.shell = Shell("nerve-grpc", exchanges, guard, text=wording)
         self._bulk = Bulk(inference, self.shell, max_texts=config.max_inputs)
 
-    def methods(self) -> dict[str, Handler]:
+    def methods(self) -> dict[str, Bind]:
         """What answers each method."""
         shell = self.shell
         return {

@@ -16,9 +16,10 @@ from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
 from nerve._proto import POOL
-from nerve.frontend.grpc.calls import Context, Handler, Shell
+from nerve.exchange import Access, Exchanges
+from nerve.frontend.grpc.calls import Bind, Context, Shell
 from nerve.frontend.grpc.streams import stream
-from nerve.metrics.requests import RequestMetrics
+from nerve.frontend.guard import Guard
 
 OLD, NEW = "grpc.reflection.v1alpha", "grpc.reflection.v1"
 
@@ -26,11 +27,13 @@ OLD, NEW = "grpc.reflection.v1alpha", "grpc.reflection.v1"
 class ReflectionService:
     """One of the two services; `services` names all that the server has, these two with them."""
 
-    def __init__(self, name: str, services: Iterable[str], metrics: RequestMetrics) -> None:
+    def __init__(
+        self, name: str, services: Iterable[str], exchanges: Exchanges, guard: Guard
+    ) -> None:
         names = sorted({*services, *NAMES})
         pool = pool_of(names)
         self.name = name
-        self.shell = Shell("reflection-grpc", metrics)
+        self.shell = Shell("reflection-grpc", exchanges, guard)
         self._servicer: Any = reflection.ReflectionServicer(names, pool=pool)
         self._methods = {
             method.full_name: service
@@ -38,9 +41,15 @@ class ReflectionService:
             for method in pool.FindServiceByName(service).methods
         }
 
-    def methods(self) -> dict[str, Handler]:
+    def methods(self) -> dict[str, Bind]:
         """What answers its method."""
-        handler = stream(pb.ServerReflectionRequest, self._answer, shell=self.shell, in_flight=1)
+        handler = stream(
+            pb.ServerReflectionRequest,
+            self._answer,
+            shell=self.shell,
+            in_flight=1,
+            access=Access.READ,
+        )
         return {"ServerReflectionInfo": handler}
 
     async def _answer(

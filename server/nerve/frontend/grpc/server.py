@@ -9,10 +9,11 @@ import grpc
 
 from nerve.config.server import ServerConfig
 from nerve.errors import AddressUnavailable
-from nerve.frontend.grpc.calls import Handler, Shell
+from nerve.exchange import Exchanges
+from nerve.frontend.grpc.calls import Bind, Handler, Shell
 from nerve.frontend.grpc.health import HealthService
 from nerve.frontend.grpc.reflection import NAMES, ReflectionService
-from nerve.metrics.requests import RequestMetrics
+from nerve.frontend.guard import Guard
 from nerve.service.control import ControlService
 
 MAX_STREAMS: Final = 1024
@@ -32,8 +33,8 @@ class Service(Protocol):
     def shell(self) -> Shell:
         """Of its calls."""
 
-    def methods(self) -> Mapping[str, Handler]:
-        """Handlers by the method's name."""
+    def methods(self) -> Mapping[str, Bind]:
+        """What makes each method's handler, by its name."""
 
 
 def options(config: ServerConfig) -> list[tuple[str, int]]:
@@ -69,9 +70,10 @@ class _Router(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
 
     def __init__(self, services: Sequence[Service]) -> None:
         self._handlers = {
-            f"/{service.name}/{method}": handler
+            path: bind(path)
             for service in services
-            for method, handler in service.methods().items()
+            for method, bind in service.methods().items()
+            for path in (f"/{service.name}/{method}",)
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
@@ -88,12 +90,13 @@ class GrpcServer:
         *,
         control: ControlService,
         config: ServerConfig,
-        metrics: RequestMetrics,
+        exchanges: Exchanges,
+        guard: Guard,
     ) -> None:
         names = [*(each.name for each in services), HealthService.name]
         self._config = config
-        self._health = HealthService(control, [*names, *NAMES], metrics)
-        reflections = [ReflectionService(name, names, metrics) for name in NAMES]
+        self._health = HealthService(control, [*names, *NAMES], exchanges, guard)
+        reflections = [ReflectionService(name, names, exchanges, guard) for name in NAMES]
         self._services: list[Service] = [*services, self._health, *reflections]
         self._server: Any = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ from typing import Any, Generic, NamedTuple
 
 import grpc
 
-from nerve.errors import ServerStopping
+from nerve.errors import NerveError, ServerStopping
+from nerve.exchange import Access
 from nerve.frontend.grpc.calls import (
+    WELL,
+    Bind,
     Context,
-    Handler,
     Method,
     RequestT,
     Shell,
@@ -29,10 +32,11 @@ def stream(
     *,
     shell: Shell,
     in_flight: int,
+    access: Access = Access.PREDICT,
     weight: Callable[[RequestT, int], int] = lambda *_: 1,
     told: Callable[[RequestT], Callable[[str], str]] = lambda _: str,
-) -> Handler:
-    """A handler of a bidirectional stream with one answer a message.
+) -> Bind:
+    """A bidirectional stream with one answer a message.
 
     Args:
         message: what is sent.
@@ -41,18 +45,29 @@ def stream(
         shell: of the service.
         in_flight: how much may be read that is not answered yet, in units of `weight`; what is
             more than that alone is worked on alone. Nothing is read meanwhile.
+        access: what it takes to be answered; asked for each message.
         weight: of a message and its size in bytes.
         told: see `calls.unary`.
     """
 
-    async def serve(_messages: object, context: Context) -> None:
-        await _Stream(message, answer, shell, in_flight, weight, told, context).run()
+    async def serve(path: str, _messages: object, context: Context) -> None:
+        way = _Way(path, shell, access, in_flight)
+        await _Stream(message, answer, way, weight, told, context).run()
 
-    return grpc.stream_stream_rpc_method_handler(serve)
+    return lambda path: grpc.stream_stream_rpc_method_handler(functools.partial(serve, path))
 
 
 class Refusal(bytes):
     """An answer that tells of a failure: sent like any other, but counted as what it is."""
+
+
+class _Way(NamedTuple):
+    """The arguments of `stream` that say nothing of the messages."""
+
+    path: str
+    shell: Shell
+    access: Access
+    in_flight: int
 
 
 class _Item(NamedTuple):
@@ -77,14 +92,14 @@ class _Stream(Generic[RequestT]):
         self,
         message: type[RequestT],
         answer: Method[RequestT],
-        shell: Shell,
-        in_flight: int,
+        way: _Way,
         weight: Callable[[RequestT, int], int],
         told: Callable[[RequestT], Callable[[str], str]],
         context: Context,
     ) -> None:
-        self._message, self._answer, self._shell, self._context = message, answer, shell, context
-        self._in_flight, self._weight, self._told = in_flight, weight, told
+        self._message, self._answer, self._context = message, answer, context
+        self._way, self._weight, self._told = way, weight, told
+        self._shell, self._in_flight = way.shell, way.in_flight
         self._read_so_far: asyncio.Queue[_Item | _End] = asyncio.Queue()
         self._held = 0
         self._sent = asyncio.Event()
@@ -131,13 +146,16 @@ class _Stream(Generic[RequestT]):
             await self._sent.wait()
 
     async def _work(self, request: RequestT, size: int, began: float) -> bytes:
-        well = False
-        try:
-            written = await self._answer(request, self._context, size)
-            well = not isinstance(written, Refusal)
+        with self._shell.reported(self._way.path, self._context, began=began) as exchange:
+            try:
+                self._shell.admit(exchange, self._context, self._way.access)
+                written = await self._answer(request, self._context, size)
+            except NerveError as error:
+                exchange.reason = error.reason
+                raise
+            if not isinstance(written, Refusal):
+                exchange.status = WELL
             return bytes(written)  # grpc takes nothing derived of it
-        finally:
-            self._shell.observe(began, well=well)
 
     async def _write(self) -> None:
         while not isinstance(item := await self._read_so_far.get(), _End):

@@ -12,6 +12,7 @@ import orjson
 from aiohttp import web
 
 from nerve.errors import NerveError
+from nerve.exchange import Access
 from nerve.frontend.status import retry_after_s
 from nerve.types import ModelInfo
 
@@ -34,6 +35,7 @@ class Route:
     handler: Handler
     operation: Mapping[str, Any] = field(default_factory=dict)
     documented: bool = True
+    access: Access = Access.PREDICT
 
     @property
     def template(self) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nerve.config.server import ServerConfig
 from nerve.errors import SetupError
-from nerve.metrics.requests import RequestMetrics
+from nerve.exchange import Exchanges
 from nerve.service.control import ControlService
 from nerve.service.inference import InferenceService
 
@@ -21,7 +21,7 @@ def new_server(
     inference: InferenceService,
     control: ControlService,
     config: ServerConfig,
-    metrics: RequestMetrics,
+    exchanges: Exchanges,
 ) -> McpServer:
     """The server of tools; the SDK is imported for it, which takes a second.
 
@@ -36,4 +36,4 @@ def new_server(
         raise SetupError(
             "the MCP SDK, 2.2 or later, is not installed: run `pip install 'nerve-server[mcp]'`"
         ) from error
-    return McpServer(inference, control, config, metrics)
+    return McpServer(inference, control, config, exchanges)

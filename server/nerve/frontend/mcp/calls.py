@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final, Protocol, TypeVar
 
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
 
 from nerve.errors import NerveError, ServerFault, ServerStopping
-from nerve.metrics.requests import RequestMetrics
+from nerve.exchange import Exchange, Exchanges
 
 log = logging.getLogger(__name__)
 
@@ -42,20 +40,21 @@ class Tool(Protocol):
 
 
 class Calls:
-    """Counts calls, and gives those up whose caller has left."""
+    """Reports calls, and gives those up whose caller has left."""
 
-    def __init__(self, metrics: RequestMetrics) -> None:
-        self._metrics = metrics
+    def __init__(self, exchanges: Exchanges) -> None:
+        self._exchanges = exchanges
 
     async def make(
-        self, call: Awaitable[types.CallToolResult], *, left: asyncio.Event | None
+        self, call: Awaitable[types.CallToolResult], *, tool: str, left: asyncio.Event | None
     ) -> types.CallToolResult:
-        """The result of `call`. `left` is set when nobody waits for it any more.
+        """The result of `call` of a tool. `left` is set when nobody waits for it any more.
 
         Raises:
             MCPError: what `call` raises; or nobody waits, or the server stops.
         """
-        with self._counted() as succeeded:
+        exchange = Exchange("mcp", DIALECT, "", tool, status="ERROR")
+        with self._exchanges.open(exchange, {}):
             try:
                 result = await _unless(left, call)
             except asyncio.CancelledError:
@@ -65,21 +64,8 @@ class Calls:
                 # something that it waited for was cancelled: nobody would be told
                 raise MCPError(types.INTERNAL_ERROR, str(ServerStopping())) from None
             if not result.is_error:
-                succeeded()
+                exchange.status = "OK"
         return result
-
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[Callable[[], None]]:
-        began, status = time.monotonic(), "ERROR"
-
-        def succeeded() -> None:
-            nonlocal status
-            status = "OK"
-
-        try:
-            yield succeeded
-        finally:
-            self._metrics.observe_request(DIALECT, status, time.monotonic() - began)
 
 
 def presentable(error: Exception) -> NerveError:

@@ -14,12 +14,12 @@ from mcp.shared.exceptions import MCPError
 
 import nerve
 from nerve.config.server import ServerConfig
+from nerve.exchange import Exchanges
 from nerve.frontend.http.asgi import LEFT, Asgi
 from nerve.frontend.mcp.calls import Calls, Tool
 from nerve.frontend.mcp.extract_entities import ExtractEntities
 from nerve.frontend.mcp.list_models import ListModels
 from nerve.frontend.mcp.run_encoder import RunEncoder
-from nerve.metrics.requests import RequestMetrics
 from nerve.service.control import ControlService
 from nerve.service.inference import InferenceService
 
@@ -43,7 +43,7 @@ class McpServer:
         inference: InferenceService,
         control: ControlService,
         config: ServerConfig,
-        metrics: RequestMetrics,
+        exchanges: Exchanges,
     ) -> None:
         for name, level in LOG_LEVELS.items():
             logging.getLogger(name).setLevel(level)
@@ -53,7 +53,7 @@ class McpServer:
             ListModels(control),
         ]
         self._tools = {tool.name: tool for tool in tools}
-        self._calls = Calls(metrics)
+        self._calls = Calls(exchanges)
         self.max_message_bytes, self.drain_s = config.max_body_bytes, config.shutdown_timeout_s
         self._loaded = asyncio.Event()
         self.patient = False
@@ -117,4 +117,5 @@ class McpServer:
             await self._loaded.wait()
         request = context.request
         left = getattr(request.state, LEFT) if request is not None else None
-        return await self._calls.make(tool.call(params.arguments or {}), left=left)
+        work = tool.call(params.arguments or {})
+        return await self._calls.make(work, tool=tool.name, left=left)

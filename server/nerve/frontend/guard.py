@@ -1,0 +1,29 @@
+"""Who may ask what: the one check that every request passes, whatever the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from nerve.exchange import Access
+
+
+class Guard(Protocol):
+    """Lets requests in."""
+
+    def admit(self, headers: Mapping[str, str], access: Access, peer: str) -> str | None:
+        """The name of the key that a request came with, None where none is wanted.
+
+        Args:
+            headers: or metadata; names in lower case.
+            access: what the route wants.
+            peer: the client's address.
+        """
+
+
+class Anyone:
+    """No keys: whoever can connect may ask."""
+
+    def admit(self, headers: Mapping[str, str], access: Access, peer: str) -> str | None:  # noqa: ARG002
+        """Let it in."""
+        return None

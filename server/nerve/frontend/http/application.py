@@ -1,0 +1,164 @@
+"""The aiohttp application: dialects' routes, deployment prefixes, errors in the right shape."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from aiohttp import web
+
+from nerve.errors import NerveError, ServerFault, shown
+from nerve.exchange import Access, Exchange, Exchanges
+from nerve.frontend.guard import Guard
+from nerve.frontend.http.dialect import REASON_HEADER, Dialect, Handler
+from nerve.frontend.http.in_flight import IN_FLIGHT, InFlight
+
+log = logging.getLogger(__name__)
+
+PREFIXES: Final = (
+    "",
+    "/production/sync",
+    "/development/sync",
+    "/environments/{environment}/sync",
+    "/deployment/{deployment}/sync",
+)
+"""Where hosted deployments have the routes, so that changing the host is all of a migration."""
+OPEN_INFERENCE: Final = re.compile(
+    f"(?:{'|'.join(re.sub('{.*?}', '[^/]+', each) for each in PREFIXES)})/v2(?:/|$)"
+)
+"""Paths of the Open Inference Protocol, served or not: its errors have a shape of their own."""
+ECHOED: Final = ("x-request-id", "x-baseten-customer-request-id")
+"""Request headers that come back as they are, so that logs of both sides can be joined."""
+
+
+class Routes:
+    """Which dialect answers for a request, and what it takes to be answered."""
+
+    def __init__(self, dialects: Sequence[Dialect]) -> None:
+        self._by_route: dict[web.AbstractRoute, tuple[Dialect, Access]] = {}
+        self._by_name = {dialect.name: dialect for dialect in dialects}
+        self._by_tail = {
+            route.path.rpartition("/")[2]: dialect
+            for dialect in dialects
+            for route in dialect.routes()
+            if dialect.name != "openinference"
+        }
+
+    def add_to(self, app: web.Application) -> None:
+        """Register every route of every dialect, with each prefix."""
+        for dialect in self._by_name.values():
+            for route in dialect.routes():
+                for prefix in PREFIXES:
+                    methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
+                    for method in methods:
+                        added = app.router.add_route(method, prefix + route.path, route.handler)
+                        self._by_route[added] = dialect, route.access
+
+    def of(self, request: web.Request) -> tuple[Dialect, Access]:
+        """By route; where none matches (404, 405), by what the path looks like."""
+        match = self._by_route.get(request.match_info.route)
+        if match is not None:
+            return match
+        found = None
+        if OPEN_INFERENCE.match(request.path):
+            found = self._by_name.get("openinference")
+        if found is None:
+            found = self._by_tail.get(request.path.rpartition("/")[2])
+        if found is None and "/v1/" not in request.path:
+            found = self._by_name.get("encoderfile")
+        return found or self._by_name["native"], Access.READ
+
+
+def build_app(dialects: Sequence[Dialect], exchanges: Exchanges, guard: Guard) -> web.Application:
+    """The application.
+
+    Args:
+        dialects: `native`, which answers for unknown paths, as `openinference` and `encoderfile` do
+            where they are among them.
+        exchanges: requests are reported there.
+        guard: says who may ask what.
+    """
+    routes, in_flight = Routes(dialects), InFlight()
+
+    @web.middleware
+    async def report(request: web.Request, handler: Handler) -> web.StreamResponse:
+        dialect, access = routes.of(request)
+        # Two look-ups; the rest of the headers is for those who want them.
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        with exchanges.open(_exchange(request, dialect, headers), headers) as exchange:
+
+            async def admitted(request: web.Request) -> web.StreamResponse:
+                exchange.key = guard.admit(headers, access, exchange.peer)
+                return await handler(request)
+
+            with in_flight:
+                response = await _answered(request, admitted, dialect, exchange)
+            for name in ECHOED:
+                if name in headers:
+                    response.headers[name] = headers[name]
+            if in_flight.draining:
+                response.force_close()  # a client that keeps its connection finds another server
+            exchange.status, exchange.counts = str(response.status), dialect.counts(response)
+        return response
+
+    app = web.Application(middlewares=[report])
+    app[IN_FLIGHT] = in_flight
+    routes.add_to(app)
+    return app
+
+
+def _exchange(request: web.Request, dialect: Dialect, headers: dict[str, str]) -> Exchange:
+    resource = request.match_info.route.resource
+    return Exchange(
+        "http",
+        dialect.name,
+        request.method,
+        "" if resource is None else resource.canonical,
+        peer=request.remote or "",
+        request_id=next((headers[name] for name in ECHOED if name in headers), None),
+    )
+
+
+async def _answered(
+    request: web.Request, handler: Handler, dialect: Dialect, exchange: Exchange
+) -> web.StreamResponse:
+    """The answer; errors in the dialect's shape."""
+    response: web.StreamResponse
+    try:
+        return await handler(request)
+    except NerveError as error:
+        exchange.reason = error.reason
+        if isinstance(error, ServerFault):
+            log.error("request failed: %s", error)
+        response = dialect.error(error)
+        if not request.content.at_eof() or request.content.exception() is not None:
+            response.force_close()  # the rest of a refused body is not waited for
+    except web.HTTPException as error:
+        if error.status not in (404, 405):
+            raise
+        response = _unserved(request, error, dialect)
+        exchange.reason = response.headers[REASON_HEADER]
+    except Exception:  # boundary: one request must not take the connection down
+        log.exception("request failed")
+        fault = ServerFault("the server failed; its log tells why")
+        exchange.reason = fault.reason
+        response = dialect.error(fault)
+    return response
+
+
+def _unserved(
+    request: web.Request, error: web.HTTPException, dialect: Dialect
+) -> web.StreamResponse:
+    if not isinstance(error, web.HTTPMethodNotAllowed):
+        message = f"{shown(request.path)} is not served; see GET /docs"
+        response = dialect.fallback(error.status, message)
+        response.headers[REASON_HEADER] = "not_served"
+        return response
+    allowed = ",".join(sorted(error.allowed_methods))
+    message = f"{shown(request.path)} does not take {request.method}; use {allowed}"
+    response = dialect.fallback(error.status, message)
+    response.headers["Allow"] = allowed
+    response.headers[REASON_HEADER] = "method_not_allowed"
+    return response
