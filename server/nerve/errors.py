@@ -7,7 +7,8 @@ NerveError
 ├── ModelUnavailable      ModelNotFound, VersionNotFound, NoDefaultModel, ModelNotReady, ModelUnloaded,
 │                         TransformDown
 ├── ControlFault          ModelControlDisabled, LoadFailed
-├── Overloaded            QueueFull, WaitTooLong
+├── Refused               Unauthenticated, AccessDenied: by the guard
+├── Overloaded            QueueFull, WaitTooLong, ServerBusy, RateLimited
 ├── ServerStopping        it answers nothing more on this connection
 ├── DeadlineExceeded      the answer did not come in time
 ├── Unsupported           the protocol has it, this server does not
@@ -380,6 +381,73 @@ class WaitTooLong(Overloaded):
             f"model {self.model!r} has work for {self.wait_s:.3g} s waiting, but the request must "
             f"be answered within {self.left_s:.3g} s"
         )
+
+
+class ServerBusy(Overloaded):
+    """The server as a whole is at one of its limits: `what`, of which it takes `limit`."""
+
+    reason = "server_busy"
+
+    def __init__(self, what: str, limit: int, wait_s: float = 0.0) -> None:
+        super().__init__(what, limit, wait_s)
+        self.what, self.limit, self.wait_s = what, limit, wait_s
+
+    def __str__(self) -> str:
+        return (
+            f"the server has {self.limit} {self.what} already, which is its limit; "
+            f"try again in {self.wait_s:.3g} s"
+        )
+
+
+class RateLimited(Overloaded):
+    """The key's own rate is used up; others are not affected."""
+
+    reason = "rate_limited"
+
+    def __init__(self, key: str, rate: float, wait_s: float) -> None:
+        super().__init__(key, rate, wait_s)
+        self.key, self.rate, self.wait_s = key, rate, wait_s
+
+    def __str__(self) -> str:
+        return (
+            f"the API key {self.key!r} may ask {self.rate:g} times a second; "
+            f"try again in {self.wait_s:.3g} s"
+        )
+
+
+class Refused(NerveError):
+    """Whoever asks may not."""
+
+    reason = "refused"
+
+
+class Unauthenticated(Refused):
+    """No key came with the request, or one that is not known; `detail` says which, never the key."""
+
+    reason = "unauthenticated"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return (
+            f"{self.detail}; send an API key as Authorization: Bearer KEY (or Api-Key KEY), "
+            "over gRPC as metadata of that name"
+        )
+
+
+class AccessDenied(Refused):
+    """The key is known, but not good for this."""
+
+    reason = "access_denied"
+
+    def __init__(self, key: str, scope: str) -> None:
+        super().__init__(key, scope)
+        self.key, self.scope = key, scope
+
+    def __str__(self) -> str:
+        return f"the API key {self.key!r} has no scope {self.scope!r}, which this request needs"
 
 
 class ServerStopping(NerveError):

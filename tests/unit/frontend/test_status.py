@@ -26,11 +26,12 @@ def test_every_error_of_a_request_has_its_own_row() -> None:
 def test_rows_make_sense() -> None:
     for kind, row in TABLE.items():
         assert row.grpc in grpc.StatusCode.__members__
-        fault = issubclass(kind, errors.InvalidRequest | errors.ControlFault)
-        assert fault == (row.http < 500 and not issubclass(kind, errors.ModelUnavailable))
+        fault = issubclass(kind, errors.InvalidRequest | errors.ControlFault | errors.Refused)
+        later = issubclass(kind, errors.ModelUnavailable | errors.RateLimited)
+        assert fault == (row.http < 500 and not later)
         assert 400 <= row.baseten < 600
         # the protocol's clients know nothing of 422, 424, 429 and 504 (contract kserve-v2, 1)
-        assert row.v2 in {400, 404, 408, 409, 413, 415, 500, 501, 503}
+        assert row.v2 in {400, 401, 403, 404, 408, 409, 413, 415, 500, 501, 503}
         assert (row.v2 < 500) == (fault or row.http == 404)
 
 
