@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from nerve.config.running import InstanceGroup, Kind, Optimization
+from nerve.engine.cgroup import cpu_quota
 from nerve.errors import ModelLoadFailed
 
 
@@ -83,11 +83,8 @@ def solo_threads(
 
 
 def cores() -> int:
-    """Cores that this process may use: its CPU set, and the quota of its container (cgroup v2)."""
+    """Cores that this process may use: its CPU set, and the quota of its control groups."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     count = len(affinity(0)) if affinity else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return count
-    return count if quota == "max" else max(1, min(count, round(int(quota) / int(period))))
+    quota = cpu_quota()
+    return count if quota is None else max(1, min(count, round(quota)))
