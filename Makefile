@@ -68,7 +68,7 @@ proto:  ## write the generated code from proto/
 	$(call own_pool,$(CLIENT_GENERATED),nerve_client._proto)
 
 $(VENV)/.serve-$(RUNTIME): pyproject.toml
-	$(call install,$(RUNTIME)$(comma)mcp$(comma)build)
+	$(call install,$(RUNTIME)$(comma)mcp$(comma)otel$(comma)build)
 
 $(VENV)/.dev-$(RUNTIME): pyproject.toml clients/python/pyproject.toml
 	$(call install,$(RUNTIME)$(comma)dev,--editable 'clients/python[grpc]')

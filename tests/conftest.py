@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio.constants
+import itertools
 import logging
+import os
 import shutil
+import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+# Hundreds of processes import the same sources, and three collect the same tests: what one of them has
+# compiled, the others read, even where the environment (many images of containers) forbids to keep it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+
+def _short_stacks() -> None:
+    """In debug mode each future keeps where it was made: C's the whole stack, pytest's fifty frames too.
+
+    To find their lines took an eighth of tests/api. Ten frames are what futures in Python keep.
+    """
+    whole = traceback.walk_stack
+
+    def walk_stack(f: FrameType | None) -> Iterator[tuple[FrameType, int]]:
+        return itertools.islice(whole(f), asyncio.constants.DEBUG_STACK_DEPTH)
+
+    traceback.walk_stack = walk_stack
+
+
+_short_stacks()
 
 
 @pytest.fixture(autouse=True)

@@ -42,7 +42,7 @@ from nerve.types import (
     VersionFiles,
 )
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 COST = CallStatistics(0, 0, 0.0, 0.0, 0.0)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -20,6 +21,23 @@ log = logging.getLogger(__name__)
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 """Next to nothing here is a cycle. By default a body of many small lists is looked through so often
 while it is parsed that this takes eight times as long, and everybody waits."""
+
+
+OTHER_FILES: Final = 1024
+"""Of models, of logs, of gRPC's connections."""
+
+
+def allow_open_files(wanted: int) -> None:
+    """Raise the soft limit, which is low for the sake of programs that select, up to the hard one."""
+    if sys.platform == "win32":
+        return
+    import resource  # noqa: PLC0415  not on Windows
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        return
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 async def serve(config: ServerConfig, *, announce: Announce, load_first: bool = False) -> None:
@@ -53,13 +71,16 @@ async def run(
         SetupError: it cannot run at all.
     """
     map_large_blocks()
+    allow_open_files(config.max_connections + OTHER_FILES)
     gc.set_threshold(*GC_THRESHOLDS)
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
 
     def on_signal(name: str) -> None:
         if stopping.is_set():
-            sys.exit(1)
+            log.warning("got %s again: ending at once", name)
+            logging.shutdown()
+            os._exit(1)  # an exception would have everything stop in order first
         log.info("got %s: finishing requests in flight", name)
         stopping.set()
 
@@ -71,11 +92,20 @@ async def run(
         await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             ports = starting.result()
-            if 0 in (config.http_port, config.grpc_port):
+            if 0 in (config.http_port, config.grpc_port, config.metrics_port):
                 announce(json.dumps({"event": "ready", "ports": ports}))
         await told
+        if stopping.is_set() and starting.done() and config.shutdown_delay_s:
+            app.drain()
+            await asyncio.sleep(config.shutdown_delay_s)
     finally:
         starting.cancel()
         told.cancel()
         await asyncio.gather(starting, told, return_exceptions=True)
-        await app.stop()
+        cut_off = await app.stop()
+    if cut_off:
+        log.error(
+            "%d requests were cut off: they were not answered within %g s",
+            cut_off,
+            config.shutdown_timeout_s,
+        )

@@ -6,8 +6,8 @@ NerveError
 │                         BodyTooLarge, MessageTooLarge, BodyTimeout
 ├── ModelUnavailable      ModelNotFound, VersionNotFound, NoDefaultModel, ModelNotReady, ModelUnloaded,
 │                         TransformDown
-├── ControlFault          ModelControlDisabled, LoadFailed
-├── Refused               Unauthenticated, AccessDenied: by the guard
+├── ControlFault          ModelControlDisabled, LogControlDisabled, LoadFailed
+├── Refused               Unauthenticated, AccessDenied: by the guard; ForeignOrigin
 ├── Overloaded            QueueFull, WaitTooLong, ServerBusy, RateLimited
 ├── ServerStopping        it answers nothing more on this connection
 ├── DeadlineExceeded      the answer did not come in time
@@ -15,7 +15,7 @@ NerveError
 ├── ServerFault           TokenizationFailed, InferenceFailed, NonFiniteScores, TransformFailed
 │   └── TransformFailed   TransformResult, TransformLimit
 └── SetupError            ConfigInvalid, ModelLoadFailed, RuntimeMissing, RepositoryInvalid,
-                          AddressUnavailable
+                          AddressUnavailable, TlsInvalid
 """
 
 from __future__ import annotations
@@ -321,6 +321,18 @@ class ModelControlDisabled(ControlFault):
         )
 
 
+class LogControlDisabled(ControlFault):
+    """The server was not started to have clients say what it logs."""
+
+    reason = "log_control_disabled"
+
+    def __str__(self) -> str:
+        return (
+            "log settings are not changed by clients; start the server with --allow-model-control, "
+            "or with API keys, one of which has the scope 'admin'"
+        )
+
+
 class Cause(NamedTuple):
     """A version that is not served as it is on the disk (0: the whole model), and why."""
 
@@ -352,17 +364,17 @@ class Overloaded(NerveError):
 
 
 class QueueFull(Overloaded):
-    """The model already has as many rows waiting as its config allows."""
+    """The model already has as many rows, or tokens of them, waiting as its config allows."""
 
     reason = "queue_full"
 
-    def __init__(self, model: str, limit: int, wait_s: float = 0.0) -> None:
-        super().__init__(model, limit, wait_s)
-        self.model, self.limit, self.wait_s = model, limit, wait_s
+    def __init__(self, model: str, limit: int, wait_s: float = 0.0, what: str = "texts") -> None:
+        super().__init__(model, limit, wait_s, what)
+        self.model, self.limit, self.wait_s, self.what = model, limit, wait_s, what
 
     def __str__(self) -> str:
         return (
-            f"model {self.model!r} already has {self.limit} texts waiting, "
+            f"model {self.model!r} already has {self.limit} {self.what} waiting, "
             f"which will take about {self.wait_s:.3g} s"
         )
 
@@ -448,6 +460,22 @@ class AccessDenied(Refused):
 
     def __str__(self) -> str:
         return f"the API key {self.key!r} has no scope {self.scope!r}, which this request needs"
+
+
+class ForeignOrigin(Refused):
+    """A page of another web site asks for what changes the server."""
+
+    reason = "foreign_origin"
+
+    def __init__(self, page: str) -> None:
+        super().__init__(page)
+        self.page = page
+
+    def __str__(self) -> str:
+        return (
+            f"pages from {shown(self.page)} may not change this server; its operator can allow it "
+            "with NERVE_CORS_ALLOWED_ORIGINS"
+        )
 
 
 class ServerStopping(NerveError):
@@ -649,3 +677,16 @@ class AddressUnavailable(SetupError):
 
     def __str__(self) -> str:
         return f"cannot listen on {self.host}:{self.port}: {self.detail}"
+
+
+class TlsInvalid(SetupError):
+    """A file for TLS cannot be used."""
+
+    reason = "tls_invalid"
+
+    def __init__(self, path: str, detail: str) -> None:
+        super().__init__(path, detail)
+        self.path, self.detail = path, detail
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.detail}"

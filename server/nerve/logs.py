@@ -1,18 +1,18 @@
-"""Logging of the process: one line an event on stderr, extra fields as key=value; set up and changed."""
+"""Logging of the process, to stderr: what is logged. How a line looks is up to `nerve.log_lines`."""
 
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_LINE: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+from nerve.log_lines import ConsoleLines, JsonLines
+
+CONSOLE: Final = "console"
+JSON: Final = "json"
 _NOTHING: Final = logging.CRITICAL + 1
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 ALIKE: Final = 50
 ALIKE_S: Final = 10.0
 """So many warnings and errors about requests that only differ in their figures are written in so
@@ -31,7 +31,7 @@ class LogSettings:
     verbose_level: int = 0
     """Over 0, debug lines are logged."""
     iso8601: bool = False
-    """Time as 2026-05-04T03:02:01.123Z; else in local time, as Python's logging has it."""
+    """Time as 2026-05-04T03:02:01.123Z, as it always is in JSON; else in local time."""
 
     @classmethod
     def of_level(cls, level: str) -> LogSettings:
@@ -57,31 +57,6 @@ class LogSettings:
         """Below this level nothing is logged."""
         levels = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
         return next((level for level in levels if self.wants(level)), _NOTHING)
-
-
-class _Formatter(logging.Formatter):
-    def __init__(self, *, iso8601: bool = False) -> None:
-        super().__init__(_LINE)
-        self._iso8601 = iso8601
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        extra = {key: value for key, value in vars(record).items() if key not in _STANDARD}
-        return text + "".join(f" {key}={one_line(str(value))}" for key, value in extra.items())
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
-        return one_line(super().formatMessage(record))
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802  logging's name
-        if not self._iso8601:
-            return super().formatTime(record, datefmt)
-        whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        return f"{whole}.{int(record.msecs):03d}Z"
-
-
-def one_line(text: str) -> str:
-    """With control characters escaped: what others wrote must not look like lines of ours. Pure."""
-    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 class Alike(logging.Filter):
@@ -117,10 +92,13 @@ class _Wanted(logging.Filter):
         return self._settings.wants(record.levelno)
 
 
-def set_up(level: str) -> None:
-    """Send everything from `level` (debug, info, warning, error) on to stderr."""
+def set_up(level: str, *, form: str = CONSOLE) -> None:
+    """Send everything from `level` (debug, info, warning, error) on to stderr.
+
+    `form` is `CONSOLE` or `JSON`.
+    """
     handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter())
+    handler.setFormatter(JsonLines() if form == JSON else ConsoleLines())
     handler.addFilter(Alike())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
@@ -141,8 +119,9 @@ class Logs:
         root = logging.getLogger()
         root.setLevel(settings.least)
         for handler in root.handlers:
-            if isinstance(handler.formatter, _Formatter):
-                handler.setFormatter(_Formatter(iso8601=settings.iso8601))
+            if isinstance(handler.formatter, ConsoleLines):
+                handler.setFormatter(ConsoleLines(iso8601=settings.iso8601))
+            if isinstance(handler.formatter, ConsoleLines | JsonLines):
                 for old in [each for each in handler.filters if isinstance(each, _Wanted)]:
                     handler.removeFilter(old)
                 handler.addFilter(_Wanted(settings))

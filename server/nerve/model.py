@@ -8,7 +8,8 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from nerve.errors import InferenceFailed, NonFiniteScores
+from nerve.errors import InferenceFailed, NerveError, NonFiniteScores
+from nerve.exchange import recorded
 from nerve.pipeline.scored import Scored
 from nerve.pipeline.text_side import TextSide
 from nerve.pipeline.tokenizer import TextTokenizer
@@ -30,6 +31,7 @@ from nerve.types import (
     ScoreTransform,
     SpanAnswer,
     SpanOptions,
+    TextCost,
     TextTokens,
     TokenAnswer,
 )
@@ -79,7 +81,10 @@ def run_times(results: Sequence[RowResult]) -> RunTimes:
 
 def _decoded(statistics: CallStatistics, since: float, texts: int) -> CallStatistics:
     """With the time from `since` (monotonic seconds) until now as what decoding took."""
-    return statistics._replace(decoding_s=(time.monotonic() - since) / texts)
+    now = time.monotonic()
+    if (exchange := recorded()) is not None:  # what was noted last may be the transform
+        exchange.stage("decode", max(since, exchange.stages[-1].ended), now)
+    return statistics._replace(decoding_s=(now - since) / texts)
 
 
 class NerModel:
@@ -221,15 +226,21 @@ class NerModel:
             self._transform.check_room()
         encoded = await self._text_side.encode(texts, cut)
         tokenized = time.monotonic()
-        rows = self.rows(encoded)
-        ran = await self._infer(rows, deadline, priority)
+        if (exchange := recorded()) is not None:
+            exchange.stage("tokenize", began, tokenized)
+        ran = await self._infer(self.rows(encoded), deadline, priority)
+        each = tuple(
+            TextCost(sum(len(window.ids) for window in text.windows), text.truncated)
+            for text in encoded
+        )
         statistics = CallStatistics(
-            tokens=sum(len(row.ids) for row in rows),
-            truncated_texts=sum(text.truncated for text in encoded),
+            tokens=sum(cost.tokens for cost in each),
+            truncated_texts=sum(cost.truncated for cost in each),
             tokenization_s=(tokenized - began) / len(texts),
             queue_s=ran.queue_s,
             inference_s=ran.inference_s,
             runs=ran.runs,
+            each=each,
         )
         return encoded, ran.logits, statistics
 
@@ -243,7 +254,10 @@ class NerModel:
         """What the transform makes of the logits, if there is one. Raises as its `apply`."""
         if self._transform is None:
             return Scored(texts, encoded, logits)
+        began = time.monotonic()
         made = await self._transform.apply(logits, deadline=deadline)
+        if (exchange := recorded()) is not None:
+            exchange.stage("transform", began, time.monotonic())
         if any(row.ndim == 1 for row in made):
             return Scored(texts, encoded, logits, chosen=cast("list[IntArray]", made))
         return Scored(texts, encoded, cast("list[FloatArray]", made), self._probabilities)
@@ -255,7 +269,15 @@ class NerModel:
         filled = [row for row in rows if len(row.ids)]
         ran: list[RowResult] = []
         if filled:
-            ran = await self._engine.infer(filled, deadline=deadline, priority=priority)
+            began = time.monotonic()
+            try:
+                ran = await self._engine.infer(filled, deadline=deadline, priority=priority)
+            except NerveError as error:  # in the queue or in a run
+                if (exchange := recorded()) is not None:
+                    exchange.stage("infer", began, time.monotonic(), reason=error.reason)
+                raise
+            if (exchange := recorded()) is not None:
+                exchange.add_runs(began, ran)
         results: Iterator[RowResult] = iter(ran)
         empty = np.empty((0, len(self._info.labels)), dtype=np.float32)
         queue_s = inference_s = 0.0

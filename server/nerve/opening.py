@@ -98,7 +98,7 @@ async def open_model(
             vocab_size=_vocab_size(tokenizer.highest_id, json_files["config"]),
             type_vocab_size=_type_vocab_size(json_files["config"]),
         )
-        transform = await _open_transform(info, config)
+        transform = await _open_transform(info, config, metrics)
         if transform is not None:
             opened.push_async_callback(transform.aclose)
         model = NerModel(
@@ -118,7 +118,9 @@ async def open_model(
     return model
 
 
-async def _open_transform(info: ModelInfo, config: ModelConfig) -> TransformHost | None:
+async def _open_transform(
+    info: ModelInfo, config: ModelConfig, metrics: EngineMetrics
+) -> TransformHost | None:
     """The model's transform, tried, in its process; None if it has none. Raises ModelLoadFailed."""
     if config.transform is None:
         return None
@@ -133,6 +135,7 @@ async def _open_transform(info: ModelInfo, config: ModelConfig) -> TransformHost
         labels=len(info.labels),
         validate=config.validate_transform,
         max_waiting=info.max_queue_size,
+        watcher=metrics.transforms.of(info.name),
     )
 
 

@@ -67,17 +67,37 @@ class Row:
     type_ids: IntArray | None = None
 
 
+@dataclass(slots=True, eq=False)
+class TracedRun:
+    """A run with rows of requests that are traced; their results share it.
+
+    `began` is in monotonic seconds; `traces` are `nerve.exchange.Exchange.trace` of those requests,
+    each once, by their first row; `span` is for whoever traces.
+    """
+
+    began: float
+    took_s: float
+    rows: int
+    tokens: int
+    padded_tokens: int
+    device: str
+    traces: tuple[object, ...]
+    span: object = None
+
+
 @dataclass(frozen=True, slots=True)
 class RowResult:
     """What the engine gives back for a row: `logits` (tokens, labels) float32, and durations.
 
-    `inference_s` is that of the run, with what padding its batch took, `padding_s`.
+    `inference_s` is that of the run, with what padding its batch took, `padding_s`. `run` is None
+    where nobody traces.
     """
 
     logits: FloatArray
     queue_s: float
     inference_s: float
     padding_s: float = 0.0
+    run: TracedRun | None = None
 
 
 CROWD_TOKENS: Final = 256.0
@@ -263,9 +283,28 @@ class RunTimes(NamedTuple):
 NO_RUNS: Final = RunTimes()
 
 
+class TextCost(NamedTuple):
+    """What one text of a call was: its tokens, special ones included, and whether it was cut."""
+
+    tokens: int
+    truncated: bool
+
+
+class CacheUse(NamedTuple):
+    """What a response cache did for a call.
+
+    `hits` of its texts were answered without a run of their own; `seconds` went into looking
+    answers up and keeping them.
+    """
+
+    hits: int
+    seconds: float
+
+
 class CallStatistics(NamedTuple):
     """What a call cost. Tokens include special ones; the durations are means over the texts, but
-    for `runs`."""
+    for `runs`. `each` is of each text, in request order, empty where rows were brought; `cached` is None
+    without a response cache. Tokens and truncated texts from a cache count like others."""
 
     tokens: int
     truncated_texts: int
@@ -274,6 +313,8 @@ class CallStatistics(NamedTuple):
     inference_s: float
     decoding_s: float = 0.0
     runs: RunTimes = NO_RUNS
+    each: tuple[TextCost, ...] = ()
+    cached: CacheUse | None = None
 
 
 @dataclass(frozen=True, slots=True)

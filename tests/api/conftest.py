@@ -41,7 +41,7 @@ from nerve.app import App
 from nerve.config.server import ServerConfig
 from nerve.frontend.http.server import HttpServer
 
-BOUND_S = 20.0
+BOUND_S = 60.0
 """No wait in this ring lasts longer; nothing measures time."""
 LOOPBACK = "127.0.0.1"
 FAMILIES = ("bert", "distilbert", "roberta", "xlm-roberta", "deberta-v2")
@@ -413,6 +413,19 @@ def settings(*repositories: Path, **more: object) -> ServerConfig:
     )
 
 
+@asynccontextmanager
+async def serving(*repositories: Path, **more: object) -> AsyncIterator[Client]:
+    """An app on the running loop, loaded, and a client of it."""
+    announced: list[str] = []
+    app = App(settings(*repositories, **more), announce=announced.append)
+    try:
+        ports = await app.start()
+        async with Server(app, ports["http"], announced).client() as client:
+            yield client
+    finally:
+        await app.stop()
+
+
 @contextmanager
 def in_thread(config: ServerConfig) -> Iterator[Server]:
     """An app on a uvloop loop of its own, as the daemon has it."""
@@ -497,11 +510,7 @@ async def serve() -> AsyncIterator[Serve]:
     async with AsyncExitStack() as stack:
 
         async def start(*repositories: Path, **more: object) -> Client:
-            announced: list[str] = []
-            app = App(settings(*repositories, **more), announce=announced.append)
-            stack.push_async_callback(app.stop)
-            ports = await app.start()
-            return await stack.enter_async_context(Server(app, ports["http"], announced).client())
+            return await stack.enter_async_context(serving(*repositories, **more))
 
         yield start
 
@@ -517,7 +526,7 @@ def server_of() -> ServerOf:
         config = settings(*repositories, **more)
         if not started:
             app = App(config, announce=lambda _line: None)
-            http = HttpServer(app.http_app, shutdown_timeout_s=config.shutdown_timeout_s)
+            http = HttpServer(app.http_app, config)
             try:
                 yield Server(app, await http.start(LOOPBACK, 0))
             finally:

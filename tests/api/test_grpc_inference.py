@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import numpy as np
 import pytest
+import pytest_asyncio
 
 from grpc_calls import Caller, calling, refusal, trailers
 from nerve._proto.inference import inference_pb2 as pb
 
 if TYPE_CHECKING:
-    from api.conftest import Client, Repository, Serve
+    from pathlib import Path
+
+    from api.conftest import Client
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SERVICE = "inference.GRPCInferenceService"
 GRPC: dict[str, Any] = {"disable_grpc": False, "grpc_hostname": "127.0.0.1", "grpc_port": 0}
@@ -31,17 +36,23 @@ def port_of(http: Client) -> int:
     return int(line.rpartition(":")[2])
 
 
-@pytest.fixture
-async def http(repository: Repository, serve: Serve) -> Client:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def http(
+    tmp_path_factory: pytest.TempPathFactory, tiny_models: Path
+) -> AsyncIterator[Client]:
     """Models `rule`, `bert` (with token_type_ids), `distilbert` (without)."""
+    from api.conftest import Repository, serving  # noqa: PLC0415  for typing only above
+
+    repository = Repository(tmp_path_factory.mktemp("v2"), tiny_models)
     repository.add_rule("rule")
     repository.add("bert", version=1)
     repository.add("distilbert", of="distilbert", version=1)
     repository.add_patient("patient", max_queue_size=1)
-    return await serve(repository.path, default_model="rule", **GRPC)
+    async with serving(repository.path, default_model="rule", **GRPC) as client:
+        yield client
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def v2(http: Client) -> AsyncIterator[Caller]:
     async with calling(port_of(http), SERVICE) as caller:
         yield caller
@@ -377,6 +388,12 @@ async def test_a_stream_answers_in_order_and_only_the_bad_item_fails(
     http: Client, v2: Caller
 ) -> None:
     """And it alone is counted as an error."""
+
+    async def count(status: str) -> float:
+        labels = {"dialect": "openinference-grpc", "status": status}
+        return await http.metric("nerve_requests_total", **labels)
+
+    before = {status: await count(status) for status in ("OK", "ERROR")}
     stream = v2.stream("ModelStreamInfer")
     requests = [asked("german", id="0"), BAD["framing"][0], asked("israel", id="2")]
     for request in requests:
@@ -389,9 +406,8 @@ async def test_a_stream_answers_in_order_and_only_the_bad_item_fails(
     assert answers[0].infer_response.parameters["triton_final_response"].bool_param
     assert documents(answers[2].infer_response)[0][0]["text"] == "israel"
     assert await stream.code() == grpc.StatusCode.OK
-    for status, count in (("OK", 2), ("ERROR", 1)):
-        counted = {"dialect": "openinference-grpc", "status": status}
-        assert await http.metric("nerve_requests_total", **counted) == count
+    for status, more in (("OK", 2), ("ERROR", 1)):
+        assert await count(status) == before[status] + more
 
 
 async def test_a_stream_ends_with_its_first_error_if_it_is_to(v2: Caller) -> None:
@@ -415,6 +431,7 @@ async def test_a_full_queue_is_unavailable(http: Client, v2: Caller) -> None:
     assert "already has 1 texts waiting" in str(error.details())
     assert int(trailers(error)["retry-after"]) >= 1
     holding.cancel()
+    await http.queued("patient", 0)
 
 
 async def test_a_timeout_is_kept(v2: Caller) -> None:

@@ -9,28 +9,39 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import numpy as np
 import pytest
+import pytest_asyncio
 
 from grpc_calls import LISTENING, Caller, calling, port_of, refusal, trailers
 from nerve._proto.nerve.v1 import nerve_pb2 as pb
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from api.conftest import Client, Repository, Serve
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TEXTS = ["Zoë met 李明 in Paris.", "german israel company music", "x " * 700]
 
 
-@pytest.fixture
-async def http(repository: Repository, serve: Serve) -> Client:
-    """Two models: `bert`, which is the default one, in two versions, and `rule`."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def http(
+    tmp_path_factory: pytest.TempPathFactory, tiny_models: Path
+) -> AsyncIterator[Client]:
+    """`bert`, which is the default model, in two versions, `rule`, and some that cause trouble."""
+    from api.conftest import Repository, serving  # noqa: PLC0415  for typing only above
+
+    repository = Repository(tmp_path_factory.mktemp("nerve"), tiny_models)
     repository.add("bert", version=1)
     repository.add("bert", of="distilbert", version=2, version_policy="all")
     repository.add_rule("rule")
     repository.add_patient("patient", max_queue_size=1)
     repository.add_broken("broken")
-    return await serve(repository.path, default_model="bert", **LISTENING)
+    async with serving(repository.path, default_model="bert", **LISTENING) as client:
+        yield client
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def nerve(http: Client) -> AsyncIterator[Caller]:
     async with calling(port_of(http.server.announced)) as caller:
         yield caller
@@ -77,6 +88,7 @@ async def test_extract_joins_pieces_by_default(nerve: Caller) -> None:
         ("university", "WORK-OF-ART", 9, 19),
     ]
     told = dict(await call.trailing_metadata())
+    assert len(told.pop("x-request-id")) == 32
     assert told == {"x-nerve-model": "rule", "x-nerve-model-version": "1"}
 
 
@@ -336,6 +348,7 @@ async def test_deadlines_and_cancellation_reach_the_queue(http: Client, nerve: C
     assert len(answer.results) == 2
 
 
+@pytest.mark.asyncio(loop_scope="function")
 async def test_the_server_s_own_deadline(repository: Repository, serve: Serve) -> None:
     """request_timeout_s ends a call that has no deadline or a later one."""
     repository.add_patient("patient")
@@ -350,8 +363,12 @@ async def test_the_server_s_own_deadline(repository: Repository, serve: Serve) -
 
 async def test_counts(http: Client, nerve: Caller) -> None:
     """Calls are counted under the service's name."""
+
+    async def count(status: str) -> float:
+        return await http.metric("nerve_requests_total", dialect="nerve-grpc", status=status)
+
+    counted = {status: await count(status) for status in ("OK", "ERROR")}
     await nerve.call("Extract", pb.ExtractRequest(texts=["a"]), pb.ExtractResponse)
     await refusal(nerve.start("Extract", pb.ExtractRequest()))
-    for status in ("OK", "ERROR"):
-        count = await http.metric("nerve_requests_total", dialect="nerve-grpc", status=status)
-        assert count == 1
+    for status, before in counted.items():
+        assert await count(status) == before + 1

@@ -15,7 +15,9 @@ from mcp import Client as McpClient
 from mcp.shared.exceptions import MCPError
 
 import nerve
-from api.conftest import Client, Repository, Server, in_thread, settings
+from api import mcp_wire
+from api.conftest import Client, Repository, Server, in_thread, serving, settings
+from collector import grpc_collector
 from nerve.frontend.mcp import results
 
 if TYPE_CHECKING:
@@ -337,3 +339,26 @@ async def test_calls_are_counted(mcp_server: Server, http: Client) -> None:
         with pytest.raises(MCPError):
             await client.call_tool("run_encoder", {})
     assert (await counted("OK"), await counted("ERROR")) == (well + 1, badly + 2)
+
+
+async def test_tools_are_part_of_the_trace_of_the_request_that_called_them(
+    repository: Repository,
+) -> None:
+    """In a session, too, whose tasks begin with its first request."""
+    repository.add("ner")
+    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    sent = {"traceparent": f"00-{trace}-{span}-01", "x-request-id": "mine"}
+    more: dict[str, Any] = {"enable_mcp": True, "enable_otel": True}
+    async with grpc_collector() as collector:
+        more["otel_exporter_url"] = collector.url
+        async with serving(repository.path, **more) as http:
+            session = await mcp_wire.open_session(http)
+            data = mcp_wire.call("extract_entities", {"texts": ["a"]})
+            answer = await mcp_wire.post(http, data, session=session, **sent)
+            assert '"isError":true' not in answer.text
+    called = collector.only("tools/call extract_entities")
+    (outer,) = [each for each in collector.named("POST /mcp") if each.trace == trace]
+    assert (called.trace, called.parent, outer.parent) == (trace, outer.id, span)
+    stages = [each.name for each in collector.children(called)]
+    assert stages == ["tokenize", "queue", "batch", "decode"]
+    assert called.attributes["nerve.request_id"] == "mine"

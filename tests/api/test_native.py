@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
 import pytest
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
@@ -339,7 +339,7 @@ async def test_metrics_parse(http: Client) -> None:
     await http.predict_tokens(["people"])
     answer = await http.get("/metrics")
     assert answer.status == 200
-    assert answer.headers["Content-Type"] == CONTENT_TYPE_LATEST
+    assert answer.headers["Content-Type"] == CONTENT_TYPE_PLAIN_0_0_4
     families = {each.name: each for each in text_string_to_metric_families(answer.text)}
     for name in (
         *("nerve_requests", "nerve_request_seconds", "nerve_texts", "nerve_truncated_texts"),

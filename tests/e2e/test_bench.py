@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
+from commands import run_here
 from support import Daemon, running_server
 
 QUICK = ("--duration", "0.3", "--warm-up", "0.1")
@@ -38,6 +39,12 @@ async def bench(*arguments: str) -> tuple[int | None, str, str]:
     return await ended(await start(*arguments))
 
 
+def bench_here(*arguments: str) -> tuple[int, str, str]:
+    """In this process."""
+    done = run_here("bench", *arguments)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
 async def statistics(daemon: Daemon) -> dict[str, Any]:
     async with ClientSession() as http, http.get(f"{daemon.url}/v1/models/bert") as response:
         found: dict[str, Any] = (await response.json())["versions"][0]["statistics"]
@@ -59,8 +66,8 @@ async def test_the_figures_are_the_daemon_s(tiny_daemon: Daemon) -> None:
     assert each["tokens_per_s"] == pytest.approx(ran["tokens"] / each["seconds"], rel=1e-2)
 
 
-async def test_a_table_for_people(tiny_daemon: Daemon) -> None:
-    status, out, err = await bench("bert", "--url", tiny_daemon.url, "-c", "1,4", *QUICK)
+def test_a_table_for_people(tiny_daemon: Daemon) -> None:
+    status, out, err = bench_here("bert", "--url", tiny_daemon.url, "-c", "1,4", *QUICK)
     head, *lines = out.splitlines()
     assert status == 0
     assert head.split()[:2] == ["CALLERS", "TEXTS/S"]
@@ -68,20 +75,20 @@ async def test_a_table_for_people(tiny_daemon: Daemon) -> None:
     assert err == f"bert in {tiny_daemon.url}: 100 different texts, 1 a request, 0.3 s a row\n"
 
 
-async def test_requests_that_a_server_refuses(tiny_daemon: Daemon) -> None:
+def test_requests_that_a_server_refuses(tiny_daemon: Daemon) -> None:
     """More texts than it takes at once: counted, told, and the exit status of no answer at all."""
     arguments = ("--url", tiny_daemon.url, "-c", "2", "-n", "4", "--batch", "200", "--warm-up", "0")
-    status, out, err = await bench("bert", *arguments)
+    status, out, err = bench_here("bert", *arguments)
     assert status == 1
     assert "4 (4 413 Validation)" in out
     assert "413 Validation: batch size 200 > maximum allowed batch size 128" in err
 
 
-async def test_what_is_not_there(tiny_daemon: Daemon) -> None:
-    status, out, err = await bench("nobody", "--url", tiny_daemon.url)
+def test_what_is_not_there(tiny_daemon: Daemon) -> None:
+    status, out, err = bench_here("nobody", "--url", tiny_daemon.url)
     assert (status, out) == (1, "")
     assert "Error: model 'nobody' is not in the repository; it holds: bert\n" in err
-    status, out, err = await bench("bert", "--url", "http://127.0.0.1:1")
+    status, out, err = bench_here("bert", "--url", "http://127.0.0.1:1")
     assert (status, out) == (1, "")
     assert "no server answers at http://127.0.0.1:1" in err
     assert "start one with nerve serve" in err

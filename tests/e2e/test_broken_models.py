@@ -299,9 +299,8 @@ async def test_each_has_its_reason(tmp_path: Path, capfd: pytest.CaptureFixture[
 async def _check_one(live: Living, name: str, breakage: Breakage, *, secret: str) -> None:
     """`secret` is where the repository lies, which is not for clients."""
     old, new = f"old-{name}", f"new-{name}"
-    patience_s = 15
     for model in (old, new):
-        await live.until_told(model, *breakage.words, patience_s=patience_s)
+        await live.until_told(model, *breakage.words)
     index = await live.index()
     for (model, _), (state, reason) in index.items():
         if model in (old, new):
@@ -348,7 +347,7 @@ async def test_a_versions_own_broken_config(tmp_path: Path) -> None:
             ("a: &a [*a]\n", ("2/config.yaml", "unknown key")),
         ]:
             (model / "2" / "config.yaml").write_text(text)
-            await live.until_told("who", *words, patience_s=10)
+            await live.until_told("who", *words)
             index = await live.index()
             assert index["who", "1"] == ("READY", "")
             assert index["who", "2"][0] == "READY"
@@ -542,7 +541,7 @@ async def test_graphs_that_hang_or_take_all_memory(tmp_path: Path) -> None:
             write(tmp_path / "staged", 3).rename(repository / "late")
             await live.until_serves("late", 3)
             await live.until_told("hang", "did not finish within 6 s", "load_timeout_s")
-        assert live.processes("nerve-proof") == []
+        await until(lambda: not live.processes("nerve-proof"))
         for name in ("hang", "eat"):
             assert (await live.index())[name, "1"][0] == "READY"
             assert (await live.loads(name))["failed"] == 1

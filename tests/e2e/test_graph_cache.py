@@ -1,4 +1,8 @@
-"""The real daemon with a cache of optimised graphs: same answers, and it never fails for it."""
+"""A cache of optimised graphs: same answers, and nothing fails for it.
+
+With the real daemon, and where only an entry of the cache is another one, with the app in this process:
+its proofs have processes of their own all the same.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ import pytest
 import pytest_asyncio
 from onnx import numpy_helper
 
+from api.conftest import serving
 from nerve.engine.graph_cache import checksum
 from support import Daemon, running_server
 
@@ -41,6 +46,14 @@ async def answer(repository: Path, cache: Path, *, prove: bool = True) -> bytes:
         return await ask(daemon)
 
 
+async def answer_here(repository: Path, cache: Path, *, prove: bool = True) -> bytes:
+    """What an app in this process says to `BODY`."""
+    async with serving(repository, prove_models=prove, graph_cache=cache) as http:
+        told = await http.post("/predict_tokens", BODY)
+        assert told.status == 200
+        return told.body
+
+
 def double(folder: Path) -> None:
     """Other weights, other answers."""
     model = onnx.load(folder / "model.onnx")
@@ -53,8 +66,8 @@ def double(folder: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Caches:
-    """As daemons have filled them, one with the graph of `bert`, one with that of a model with
-    other weights, and what these daemons said to `BODY`."""
+    """As apps have filled them, one with the graph of `bert`, one with that of a model with
+    other weights, and what these apps said to `BODY`."""
 
     ours: Path
     theirs: Path
@@ -74,8 +87,8 @@ async def caches(
     yield Caches(
         place / "ours",
         place / "theirs",
-        await answer(place / "repository", place / "ours"),
-        await answer(place / "other", place / "theirs"),
+        await answer_here(place / "repository", place / "ours"),
+        await answer_here(place / "other", place / "theirs"),
     )
 
 
@@ -107,7 +120,7 @@ async def test_the_cached_graph_is_what_answers(
     key = entry.name.partition("-")[0]
     entry.unlink()
     shutil.copy2(foreign, cache / f"{key}-{checksum(foreign)}.onnx")
-    assert await answer(tiny_repository, cache, prove=prove) == caches.their_answer
+    assert await answer_here(tiny_repository, cache, prove=prove) == caches.their_answer
 
 
 @pytest.mark.parametrize("prove", [True, False])
@@ -118,7 +131,7 @@ async def test_an_entry_that_cannot_be_loaded(
     (entry,) = cache.iterdir()
     entry.write_bytes(b"no graph at all")
     junk = entry.rename(cache / f"{entry.name.partition('-')[0]}-{checksum(entry)}.onnx")
-    assert await answer(tiny_repository, cache, prove=prove) == caches.our_answer
+    assert await answer_here(tiny_repository, cache, prove=prove) == caches.our_answer
     assert list(cache.iterdir()) == ([entry] if prove else [])
     assert not junk.exists()
 

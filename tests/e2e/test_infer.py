@@ -50,10 +50,10 @@ def test_encoderfile_format(root: Path) -> None:
     assert ended.stderr == b""
 
 
-def test_output_file(root: Path, tmp_path: Path) -> None:
+def test_output_file(tiny_models: Path, tmp_path: Path) -> None:
     """-o writes the file and leaves stdout empty."""
     file = tmp_path / "results.json"
-    ended = infer(*TEXTS, "-o", str(file), cwd=root)
+    ended = infer("-r", str(tiny_models / "bert"), *TEXTS, "-o", str(file))
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
     assert file.read_bytes().endswith(b"}")
     assert len(json.loads(file.read_bytes())["results"]) == 3
@@ -123,14 +123,16 @@ def test_one_model_folder_is_a_repository(tiny_models: Path) -> None:
     assert json.loads(ended.stdout)["model_id"] == "roberta"
 
 
-def test_a_byte_order_mark_is_no_text(root: Path) -> None:
-    ended = infer("-f", "jsonl", "-", stdin=b"\xef\xbb\xbfAda in London\n", cwd=root)
+def test_a_byte_order_mark_is_no_text(tiny_models: Path) -> None:
+    source = ("-r", str(tiny_models / "bert"))
+    ended = infer(*source, "-f", "jsonl", "-", stdin=b"\xef\xbb\xbfAda in London\n")
     assert json.loads(ended.stdout)["text"] == "Ada in London"
 
 
-def test_a_cut_is_told(root: Path) -> None:
+def test_a_cut_is_told(tiny_models: Path) -> None:
     """On stderr; the result alone is on stdout."""
-    ended = infer("-f", "jsonl", "-", stdin=b"word " * 600 + b"\nshort\n", cwd=root)
+    source = ("-r", str(tiny_models / "bert"))
+    ended = infer(*source, "-f", "jsonl", "-", stdin=b"word " * 600 + b"\nshort\n")
     assert ended.returncode == 0
     assert b"1 of 2 texts were cut" in ended.stderr
     assert len(ended.stdout.splitlines()) == 2

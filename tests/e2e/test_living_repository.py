@@ -143,6 +143,7 @@ async def test_a_model_that_kills_its_process(tmp_path: Path) -> None:
             (3, signal.SIGKILL, ("SIGKILL", "memory")),
         ]:
             failed = (await live.loads("who"))["failed"]
+            await until(lambda: not live.processes("nerve-proof"))  # the last may still be ending
             endless_graph(repository / "who" / GRAPH)
             os.kill(await _proof_of(live), number)
             reason = await live.until_told("who", *words)
@@ -155,6 +156,7 @@ async def test_a_model_that_kills_its_process(tmp_path: Path) -> None:
             await live.until_fine("who")
 
         # the process that forks them: it is started again
+        await until(lambda: not live.processes("nerve-proof"))
         (fork,) = live.processes("nerve-fork")
         endless_graph(repository / "who" / GRAPH)
         proof = await _proof_of(live)
@@ -744,6 +746,7 @@ async def test_a_shadow_that_is_called_off_never_answers(place: Place) -> None:
         return all(index.get(("haunted", each)) == ("READY", "") for each in "13")
 
     await live.until(both)
+    await until(lambda: not live.processes("nerve-proof"))
     try:
         (model / "config.yaml").write_text("version_policy: {specific: {versions: [1, 2]}}\n")
         await _proof_of(live)

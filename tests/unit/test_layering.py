@@ -16,7 +16,9 @@ ALLOWED: dict[str, set[str]] = {
     "offload": set(),
     "processes": set(),
     "threads": set(),
-    "logs": set(),
+    "access_log": set(),
+    "log_lines": set(),
+    "logs": {"log_lines"},
     "starting": set(),
     "metrics": set(),
     "config": set(),
@@ -26,8 +28,11 @@ ALLOWED: dict[str, set[str]] = {
     "opening": {"model", "config", "metrics", "pipeline", "engine", "transforming"},
     "golden_texts": set(),
     "golden": {"config", "golden_texts"},
+    "caching": {"config", "metrics"},
     "conversion": {"config", "engine"},
     "proof": {"config", "engine"},
+    "security": {"config", "metrics"},
+    "tracing": {"config"},
     "transforming": {"pipeline"},
     "proof_server": {"proof", "model", "opening", "golden", "engine", "config", "metrics", "logs"},
     "repository": {"config", "metrics"},
@@ -38,12 +43,13 @@ ALLOWED: dict[str, set[str]] = {
     "_proto": set(),
 }
 """What an area may import besides FREE. `app`, `cli` and `__main__` import all."""
-TOP = {"app", "daemon", "cli", "__main__", "__init__"}
+TOP = {"app", "loading", "daemon", "cli", "__main__", "__init__"}
 HOMES: dict[str, str | tuple[str, ...]] = {
     "onnxruntime": "engine/session.py",
     "onnx": "engine/precision/",
     "tokenizers": "pipeline/tokenizer.py",
     "lupa": "pipeline/transform.py",
+    "opentelemetry": "tracing/",
     "watchfiles": "repository/watcher.py",
     "aiohttp": ("frontend/http/", "cli/remote.py"),
     "ruamel": "cli/config_file.py",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Iterator
 
 import pytest
 
-from nerve.logs import ALIKE, ALIKE_S, Alike, Logs, LogSettings, set_up
+from nerve.exchange import Exchange, Exchanges
+from nerve.log_lines import LONGEST, LONGEST_TRACEBACK
+from nerve.logs import ALIKE, ALIKE_S, JSON, Alike, Logs, LogSettings, set_up
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -133,3 +136,114 @@ def test_too_many_lines_that_are_alike() -> None:
     assert vars(later)["alike_left_out"] == 7
     assert alike.filter(again := record())
     assert "alike_left_out" not in vars(again)
+
+
+def objects(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    """The lines that were written, each of which must be one JSON object."""
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up("info", form=JSON)
+    logging.getLogger("nerve.test").info("it is %s", "so", extra={"model": "ner", "rows": 3})
+    (told,) = objects(capsys)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(told.pop("time")))
+    assert told == {
+        "level": "info",
+        "logger": "nerve.test",
+        "message": "it is so",
+        "model": "ner",
+        "rows": 3,
+    }
+
+
+HOSTILE = [
+    "a\nb\r\x00\x1b[31m",
+    "\x7f\x85\x9f\u2028\u2029",
+    "\ud800 alone",
+    "x" * 1_000_000,
+    "😀" * 100_000,
+    2**70,
+    -(2**63),
+    float("nan"),
+    {"a": object},
+    b"\xff\x00",
+    None,
+    True,
+]
+"""What somebody else may have written, as message, field or name."""
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_whatever_is_logged_is_one_bounded_line(
+    capsys: pytest.CaptureFixture[str], form: str, value: object
+) -> None:
+    set_up("info", form=form)
+    logging.getLogger("nerve.test").info("it is %s", value, extra={"field": value})
+    written = capsys.readouterr().err
+    (line,) = written.splitlines()
+    assert len(line) < 3 * 6 * LONGEST
+    if form == "json":
+        told = json.loads(line)
+        assert told["message"].startswith("it is ")
+        assert "field" in told
+
+
+def test_what_a_json_line_is_of_cannot_be_forged(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up("info", form=JSON)
+    forged = {"time": "never", "level": "debug", "logger": "x", "\ud800": 1}
+    logging.getLogger("nerve.test").info("it is", extra=forged)
+    (told,) = objects(capsys)
+    assert (told["level"], told["logger"], told[r"\ud800"]) == ("info", "nerve.test", 1)
+    assert told["time"] != "never"
+
+
+def test_an_exception_is_a_field_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a long one the end, which tells what it was."""
+    set_up("info", form=JSON)
+    for text in ("x", "y\n" * 100_000 + "the end"):
+        try:
+            raise ValueError(text)  # noqa: TRY301
+        except ValueError:
+            logging.getLogger("nerve.test").exception("it failed")
+    short, long = objects(capsys)
+    assert str(short["exception"]).startswith("Traceback (most recent call last):\n")
+    assert str(short["exception"]).endswith("ValueError: x")
+    assert str(long["exception"]).endswith("the end")
+    assert len(str(long["exception"])) == LONGEST_TRACEBACK
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_lines_tell_whose_request_they_are_about(
+    capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    set_up("info", form=form)
+    exchange = Exchange("http", "native", "GET", "/", request_id="mine")
+    with Exchanges().open(exchange, {}):
+        logging.getLogger("nerve.test").info("inside")
+        exchange.traceparent = f"00-{'1' * 32}-{'2' * 16}-01"
+        logging.getLogger("nerve.test").info("traced")
+        logging.getLogger("nerve.test").info("its own", extra={"request_id": "other"})
+    logging.getLogger("nerve.test").info("outside")
+    lines = capsys.readouterr().err.splitlines()
+    told = [
+        [field in line for field in ("mine", "1" * 32, "2" * 16, "other", "request_id")]
+        for line in lines
+    ]
+    assert told == [
+        [True, False, False, False, True],
+        [True, True, True, False, True],
+        [False, False, False, True, True],
+        [False] * 5,
+    ]
+
+
+def test_v2s_settings_leave_json_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up("info", form=JSON)
+    logs = Logs("info")
+    for iso8601 in (True, False):
+        logs.change(LogSettings(info=False, iso8601=iso8601))
+        for level in LEVELS:
+            getattr(logging.getLogger("nerve.test"), level)("it is %s", level)
+        assert [each["level"] for each in objects(capsys)] == ["warning", "error", "critical"]

@@ -24,7 +24,7 @@ SPEC: Final = Path(__file__).parent / "frozen" / "runtime.spec"
 CHECK: Final = "--nerve-check"
 """Argument with which a runtime only tells whether all of its parts can be loaded."""
 CHECK_TIMEOUT_S: Final = 120.0
-_PACKAGES: Final = ("PyInstaller", "mcp")
+_PACKAGES: Final = ("PyInstaller", "mcp", "opentelemetry.sdk", "opentelemetry.exporter")
 _TOOLS: Final = ("objcopy", "objdump", "ldd")
 """Programs that PyInstaller calls."""
 _SHOWN_LINES: Final = 15
@@ -48,7 +48,7 @@ def require_freezer() -> None:
             f"nerve build makes programs for Linux, and this is {platform.system()}; build in a "
             "container, or write a model folder instead: --format folder"
         )
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    missing = [name for name in _PACKAGES if not _is_there(name)]
     if missing:
         raise BuildFailed(
             f"{', '.join(missing)} not found, which the runtime is made with: pip install "
@@ -60,6 +60,13 @@ def require_freezer() -> None:
             f"{', '.join(missing)} not found, which PyInstaller needs (Debian: apt-get install "
             "binutils libc-bin)"
         )
+
+
+def _is_there(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # nor is what it is a part of
+        return False
 
 
 def make_runtime(folder: Path) -> Path:

@@ -16,6 +16,7 @@ from nerve.cli.import_ import import_
 from nerve.cli.infer import infer
 from nerve.cli.inspect import inspect
 from nerve.cli.mcp import mcp
+from nerve.cli.new_api_key import new_api_key
 from nerve.cli.new_transform import new_transform
 from nerve.cli.schema import schema
 from nerve.cli.serve import serve
@@ -43,6 +44,7 @@ app.command()(export)
 app.command()(build)
 app.command()(inspect)
 app.command()(new_transform)
+app.command()(new_api_key)
 app.command()(bench)
 app.command()(tune)
 app.add_typer(models.app)

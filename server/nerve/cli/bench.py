@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from nerve import logs
-from nerve.cli.models import DEFAULT_URL
+from nerve.cli.models import DEFAULT_URL, ApiKey
 from nerve.cli.report import FIGURE_HEADS, Format, cells, remark, show
 from nerve.errors import InvalidField
 
@@ -66,6 +66,7 @@ def bench(
     timeout: Annotated[
         float, typer.Option("--timeout", min=0.001, help="Seconds for one request to a server.")
     ] = 60.0,
+    api_key: ApiKey = None,
 ) -> None:
     """Measure throughput and latency under load.
 
@@ -80,7 +81,7 @@ def bench(
     levels = concurrency_list(concurrency)
     run = Run(
         model, url, levels, read_texts(texts), duration_s=duration, requests=requests,
-        warm_up_s=warm_up, batch=batch, timeout_s=timeout,
+        warm_up_s=warm_up, batch=batch, timeout_s=timeout, api_key=api_key,
     )  # fmt: skip
     remark(run.title)
     interrupted = False

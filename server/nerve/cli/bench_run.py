@@ -31,6 +31,7 @@ class Run:
     warm_up_s: float
     batch: int
     timeout_s: float
+    api_key: str | None = field(default=None, repr=False)
     rows: list[Figures] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     """What the first failure of each kind said."""
@@ -77,7 +78,13 @@ class Run:
     def _open(self) -> AbstractAsyncContextManager[Target]:
         if self.folder is None:
             url, connections = self.url or DEFAULT_URL, max(self.levels)
-            return open_remote(url, self.model, timeout_s=self.timeout_s, connections=connections)
+            return open_remote(
+                url,
+                self.model,
+                timeout_s=self.timeout_s,
+                connections=connections,
+                api_key=self.api_key,
+            )
         source = find_source(self.folder)
         return open_local(source, source.config)
 

@@ -27,10 +27,11 @@ from nerve.cli.built_options import (
     CpuFallback,
     DeviceId,
     ExecutionProvider,
+    KeyFile,
     Level,
     OnnxOptions,
     Provider,
-    refuse_tls,
+    tls,
 )
 from nerve.cli.mcp import HOSTNAME, PORT, serve_mcp
 from nerve.cli.stopping import run
@@ -82,10 +83,14 @@ def serve(
     http_port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8080,
     disable_grpc: Annotated[bool, typer.Option("--disable-grpc", help="No gRPC.")] = False,
     disable_http: Annotated[bool, typer.Option("--disable-http", help="No HTTP.")] = False,
-    enable_otel: Annotated[bool, typer.Option("--enable-otel", hidden=True)] = False,
-    otel_exporter_url: Annotated[str | None, typer.Option(hidden=True)] = None,
+    enable_otel: Annotated[
+        bool, typer.Option("--enable-otel", help="Send traces to an OpenTelemetry collector.")
+    ] = False,
+    otel_exporter_url: Annotated[
+        str | None, typer.Option(help="The collector. Default: http://localhost:4317")
+    ] = None,
     cert_file: CertFile = None,
-    key_file: CertFile = None,
+    key_file: KeyFile = None,
     disable_cpu_fallback: CpuFallback = False,  # noqa: ARG001  see its help
     graph_optimization_level: Level = None,
     execution_provider: Provider = ExecutionProvider.CPU,
@@ -94,9 +99,6 @@ def serve(
     compute_units: ComputeUnit = None,
 ) -> None:
     """Serve over HTTP and gRPC until SIGTERM."""
-    refuse_tls(cert_file, key_file)
-    if enable_otel or otel_exporter_url is not None:
-        raise _refused("--enable-otel", "this program exports no traces; GET /metrics tells a lot")
     options = OnnxOptions.of(
         graph_optimization_level, execution_provider, device_id=device_id, units=compute_units
     )
@@ -107,6 +109,9 @@ def serve(
         "http_port": http_port,
         "disable_grpc": disable_grpc,
         "disable_http": disable_http,
+        **({"enable_otel": True} if enable_otel else {}),
+        **({} if otel_exporter_url is None else {"otel_exporter_url": otel_exporter_url}),
+        **tls(cert_file, key_file),
     }
     if disable_grpc and disable_http:
         raise _refused("", "Cannot disable both gRPC and HTTP")
@@ -179,7 +184,7 @@ def mcp(
     hostname: Annotated[str, typer.Option(help="Address to listen on.")] = HOSTNAME,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = PORT,
     cert_file: CertFile = None,
-    key_file: CertFile = None,
+    key_file: KeyFile = None,
     disable_cpu_fallback: CpuFallback = False,  # noqa: ARG001  see its help
     graph_optimization_level: Level = None,
     execution_provider: Provider = ExecutionProvider.CPU,
@@ -188,14 +193,13 @@ def mcp(
     compute_units: ComputeUnit = None,
 ) -> None:
     """Offer the model as tools for language models (MCP), at /mcp, until SIGTERM."""
-    refuse_tls(cert_file, key_file)
     options = OnnxOptions.of(
         graph_optimization_level, execution_provider, device_id=device_id, units=compute_units
     )
     from nerve.cli.serve import announce, run  # noqa: PLC0415
 
     built_process.be_the_program()
-    with _model(options, {}) as (config, built):
+    with _model(options, tls(cert_file, key_file)) as (config, built):
         say = _told_version(built, announce)
         run(
             config,

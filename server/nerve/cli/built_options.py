@@ -61,7 +61,10 @@ Arena = Annotated[
 ]
 DeviceId = Annotated[int | None, typer.Option(hidden=True)]
 ComputeUnit = Annotated[ComputeUnits | None, typer.Option(hidden=True)]
-CertFile = Annotated[Path | None, typer.Option(hidden=True)]
+CertFile = Annotated[
+    Path | None, typer.Option(help="Certificate with its chain, PEM, for HTTP and gRPC: TLS.")
+]
+KeyFile = Annotated[Path | None, typer.Option(help="Its private key, PEM.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +102,10 @@ class OnnxOptions:
             (folder / VERSION_FOLDER / "config.yaml").write_text(content, encoding="utf-8")
 
 
-def refuse_tls(cert_file: Path | None, key_file: Path | None) -> None:
-    """There is no TLS yet; serving without it, unasked, would be worse than not serving.
-
-    Raises:
-        ConfigInvalid: a file was given.
-    """
-    if cert_file is not None or key_file is not None:
-        fault = "this program has no TLS; put a proxy that has it in front"
-        raise _refused("cert-file" if cert_file is not None else "key-file", fault)
+def tls(cert_file: Path | None, key_file: Path | None) -> dict[str, object]:
+    """The settings of the daemon for TLS, those that were given."""
+    files = {"cert_file": cert_file, "key_file": key_file}
+    return {name: path for name, path in files.items() if path is not None}
 
 
 def _refused(flag: str, fault: str) -> ConfigInvalid:

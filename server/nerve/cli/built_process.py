@@ -23,6 +23,7 @@ _LATER: Final = (
     "nerve.frontend.grpc.server",
     "nerve.frontend.mcp.server",
     "nerve.pipeline.transform",
+    "nerve.tracing.tracing",
     "nerve.transforming.worker",
 )
 """What is imported when it is needed first, or in processes of its own."""

@@ -76,13 +76,15 @@ class Refused(NerveError):
 class Client:
     """A server's routes that the command line needs."""
 
-    def __init__(self, url: str, *, timeout_s: float) -> None:
-        """`url` is the root of a server, http:// may be left out.
+    def __init__(self, url: str, *, timeout_s: float, api_key: str | None = None) -> None:
+        """`url` is the root of a server, http:// may be left out; `api_key` is sent as Bearer.
 
         Raises:
             InvalidField: it is no such thing.
         """
         self.url, self._timeout_s = _checked(url), timeout_s
+        self.credentials = {} if api_key is None else {"Authorization": f"Bearer {_key(api_key)}"}
+        """Headers that tell who asks."""
         # A proxy cannot reach this machine's own loopback.
         handlers = [urllib.request.ProxyHandler({})] if _is_loopback(self.url) else []
         self._opener = urllib.request.build_opener(*handlers)
@@ -133,6 +135,8 @@ class Client:
             headers={"Content-Type": "application/json"},
             method=method,
         )
+        for header, value in self.credentials.items():
+            request.add_unredirected_header(header, value)  # it is for nobody else
         try:
             with self._opener.open(request, timeout=self._timeout_s) as answer:
                 content = answer.read()
@@ -167,6 +171,13 @@ def _checked(url: str) -> str:
     if not usable or parts.query or parts.fragment or not given.isprintable() or " " in given:
         raise InvalidField("--url", f"expected http://HOST:PORT, got {url!r:.200}")
     return given.rstrip("/")
+
+
+def _key(given: str) -> str:
+    """Raises InvalidField, without the key."""
+    if not given.isascii() or not given.isprintable() or " " in given or not given:
+        raise InvalidField("--api-key", "a key has printable ASCII characters without spaces")
+    return given
 
 
 def _in_path(name: str) -> str:

@@ -33,20 +33,31 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 Timeout = Annotated[
     float, typer.Option("--timeout", min=0.001, help="Seconds to wait for the server's answer.")
 ]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        envvar="NERVE_API_KEY",
+        help="Of a server that wants one; others see what stands on a command line, so rather put "
+        "it into the variable.",
+    ),
+]
 DEFAULT_URL = "http://127.0.0.1:8080"
 
 
 @app.command("list")
-def list_(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+def list_(url: Url = DEFAULT_URL, as_json: AsJson = False, api_key: ApiKey = None) -> None:
     """Every version of every model, its state, and why it is in it."""
-    client = _client(url, LOOK_TIMEOUT_S)
+    client = _client(url, LOOK_TIMEOUT_S, api_key)
     _show(joined(client.index(), client.models()), as_json=as_json)
 
 
 @app.command()
-def status(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+def status(
+    name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False, api_key: ApiKey = None
+) -> None:
     """Everything that the server tells of one model."""
-    model = _client(url, LOOK_TIMEOUT_S).model(name)
+    model = _client(url, LOOK_TIMEOUT_S, api_key).model(name)
     if as_json:
         print_json(model)
         return
@@ -79,10 +90,11 @@ def load(
     url: Url = DEFAULT_URL,
     timeout: Timeout = 600.0,
     as_json: AsJson = False,
+    api_key: ApiKey = None,
 ) -> None:
     """Load a model, or what changed of it; returns when it is READY."""
     parameters = {} if config is None else {"config": config_text(config)}
-    client = _client(url, timeout)
+    client = _client(url, timeout, api_key)
     client.load(name, parameters)
     _show_one(client, name, as_json=as_json)
 
@@ -96,17 +108,18 @@ def unload(
     url: Url = DEFAULT_URL,
     timeout: Timeout = 600.0,
     as_json: AsJson = False,
+    api_key: ApiKey = None,
 ) -> None:
     """Unload a model: new requests are refused at once, those in flight end first."""
-    client = _client(url, timeout)
+    client = _client(url, timeout, api_key)
     client.unload(name, {"wait": True} if wait else {})
     _show_one(client, name, as_json=as_json)
 
 
-def _client(url: str, timeout_s: float) -> Client:
+def _client(url: str, timeout_s: float, api_key: str | None) -> Client:
     from nerve.cli.client import Client  # noqa: PLC0415  keeps `--help` fast
 
-    return Client(url, timeout_s=timeout_s)
+    return Client(url, timeout_s=timeout_s, api_key=api_key)
 
 
 def _show_one(client: Client, name: str, *, as_json: bool) -> None:

@@ -96,7 +96,7 @@ def totals(model: Mapping[str, Any]) -> EngineStatistics | None:
 
 @asynccontextmanager
 async def open_remote(
-    url: str, name: str, *, timeout_s: float, connections: int
+    url: str, name: str, *, timeout_s: float, connections: int, api_key: str | None = None
 ) -> AsyncIterator[RemoteTarget]:
     """A model of the server at `url`, which is asked first whether it has it.
 
@@ -104,7 +104,7 @@ async def open_remote(
         ServerUnreachable, AnswerTimeout, StrangeAnswer, Refused: it has not.
         NotAnswering: no version of it is READY.
     """
-    client = Client(url, timeout_s=timeout_s)
+    client = Client(url, timeout_s=timeout_s, api_key=api_key)
     model = await asyncio.to_thread(client.model, name)
     versions = [each for each in model.get("versions") or [] if isinstance(each, dict)]
     if not any(version.get("state") == "READY" for version in versions):
@@ -113,5 +113,6 @@ async def open_remote(
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=connections),
         timeout=aiohttp.ClientTimeout(total=timeout_s),
+        headers=client.credentials,
     ) as http:
         yield RemoteTarget(http, client, name)

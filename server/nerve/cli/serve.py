@@ -56,9 +56,11 @@ def run(
     config: ServerConfig, work: Callable[[], Coroutine[None, None, None]] | None = None
 ) -> None:
     """Set logging up and run the daemon, or `work`, on uvloop where there is one."""
+    # grpc would tell stderr of every client that fails at TLS; it looks when it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from nerve.daemon import serve as serve_until_signal  # noqa: PLC0415  keeps `--help` fast
 
-    logs.set_up(config.log_level)
+    logs.set_up(config.log_level, form=config.log_format)
     for name, near in misspelt(os.environ):
         log.warning("the variable %s means nothing here; did you mean %s?", name, near)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
+from nerve.config.cache import ResponseCache, cache_shorthand
 from nerve.config.problems import parse_yaml, validate
 from nerve.config.running import DynamicBatching, InstanceGroup, Optimization, Section
 from nerve.config.transform import (
@@ -117,6 +118,11 @@ class ModelConfig(Section):
     offset_unit: OffsetUnit | None = None
     """What start and end count, for requests that do not say; by default the dialect's own:
     bytes on Encoderfile's routes, code points elsewhere."""
+    response_cache: Annotated[
+        ResponseCache,
+        BeforeValidator(cache_shorthand, json_schema_input_type=ResponseCache | bool),
+    ] = ResponseCache()
+    """Answers that are kept; nothing is by default."""
     model_warmup: list[WarmupSample] = [WarmupSample()]  # noqa: RUF012  as above
     """Runs before the version is READY."""
     quality_gate: QualityGate | None = None
@@ -125,6 +131,18 @@ class ModelConfig(Section):
     """How requests without a version are split; by default the highest READY version answers."""
     shadow: Shadow | None = None
     """A version that is tried with copies of real requests."""
+
+    @field_validator("response_cache")
+    @classmethod
+    def _transform_may_be_cached(
+        cls, cache: ResponseCache, config: ValidationInfo
+    ) -> ResponseCache:
+        if cache.enable and not cache.with_transform and config.data.get("transform") is not None:
+            raise ValueError(
+                "a transform sees all texts of a request together and need not answer alike twice; "
+                "add with_transform: true if what it makes of a text depends on that text alone"
+            )
+        return cache
 
 
 SERVING_KEYS: Final = frozenset({"name", "task", "version_policy", "routing", "shadow"})

@@ -32,6 +32,8 @@ class DynamicBatching(Section):
     """Longest time that a free instance waits for company; 0 sends whatever is waiting."""
     max_queue_size: Annotated[int, Field(strict=True, ge=1)] = 2048
     """Texts that may wait; a request that finds so many waiting is refused at once."""
+    max_queue_tokens: Annotated[int, Field(strict=True, ge=1)] = 262_144
+    """The same in tokens, of all that wait together."""
     default_timeout_microseconds: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Longest time that a request may take; by default the server's request_timeout_s. The caller
     can ask for less."""

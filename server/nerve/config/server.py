@@ -16,6 +16,7 @@ from nerve.config.settings.limits import LimitSettings
 from nerve.config.settings.listening import ListenSettings
 from nerve.config.settings.observing import ObserveSettings
 from nerve.config.settings.repositories import RepositorySettings
+from nerve.config.settings.security import SecuritySettings
 from nerve.config.settings.tools import McpSettings
 from nerve.errors import ConfigInvalid, Problem
 
@@ -23,7 +24,13 @@ ENV_PREFIX = "NERVE_"
 
 
 class ServerConfig(
-    ObserveSettings, LimitSettings, AnswerSettings, McpSettings, ListenSettings, RepositorySettings
+    ObserveSettings,
+    LimitSettings,
+    AnswerSettings,
+    McpSettings,
+    SecuritySettings,
+    ListenSettings,
+    RepositorySettings,
 ):
     """Everything that `nerve serve` can be told. Each key is also a `NERVE_<KEY>` variable."""
 

@@ -16,6 +16,7 @@ import numpy as np
 from nerve.engine.cost import CostEstimator, Run
 from nerve.engine.plan import BatchLimits, Floats, plan, prices, wait_s
 from nerve.errors import ModelUnloaded, NerveError, QueueFull, WaitTooLong
+from nerve.exchange import recorded
 from nerve.types import CostModel, IntArray, Row, RowResult
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class Waiter:
     """A row on its way, its future settled exactly once.
 
     `arrived`, `turn` and `deadline` (infinite without one) in monotonic seconds; `price_s` is what
-    it takes in good company (`nerve.engine.plan.prices`).
+    it takes in good company (`nerve.engine.plan.prices`); `trace` see `nerve.types.TracedRun`.
     """
 
     row: Row
@@ -41,6 +42,7 @@ class Waiter:
     deadline: float
     price_s: float
     future: asyncio.Future[RowResult]
+    trace: object = None
 
     def settle(self, result: RowResult) -> None:
         """Hand over the result, unless the caller has gone."""
@@ -79,6 +81,7 @@ class Batcher:
         self._arrival = asyncio.Event()
         self._closed = False
         self._work_s = 0.0  # prices of what waits
+        self._tokens = 0  # of what waits
         self._idle = 0
         self._urgency = True
         self._delay = 1.0  # what a run is waited for, over what the model says that it takes
@@ -99,6 +102,12 @@ class Batcher:
         if any(waiter.future.done() for waiter in self._waiting):
             self._keep([waiter for waiter in self._waiting if not waiter.future.done()])
         return len(self._waiting)
+
+    def look(self, now: float) -> tuple[int, float]:
+        """As `queued`, and for how many seconds the first of them has waited; from any thread."""
+        waiting = [waiter for waiter in list(self._waiting) if not waiter.future.done()]
+        oldest = min((waiter.arrived for waiter in waiting), default=now)
+        return len(waiting), max(0.0, now - oldest)
 
     def round_up(self, buckets: Sequence[int]) -> None:
         """Plan with lengths rounded up to the next of `buckets`, as runs are padded; () for none."""
@@ -122,9 +131,13 @@ class Batcher:
         """Raise what `submit` would raise for a full or closed queue."""
         if self._closed:
             raise ModelUnloaded(self._model)
-        limit = self.limits.max_queue_size
-        if len(self._waiting) >= limit and self.queued >= limit:  # the cheap look first
+        limit, most = self.limits.max_queue_size, self.limits.max_queue_tokens
+        if len(self._waiting) < limit and self._tokens < most:  # the cheap look first
+            return
+        if self.queued >= limit:
             raise QueueFull(self._model, limit, self._wait_before(math.inf))
+        if self._tokens >= most:
+            raise QueueFull(self._model, most, self._wait_before(math.inf), "tokens")
 
     def submit(
         self, rows: Sequence[Row], *, deadline: float | None = None, priority: int | None = None
@@ -139,13 +152,15 @@ class Batcher:
             deadline: in monotonic seconds.
             priority: 1 (first) to 10; None is that of `limits`.
         Raises:
-            QueueFull: as many rows as allowed wait already.
+            QueueFull: as many rows or tokens as allowed wait already.
             WaitTooLong: what goes before takes too long for the deadline.
             ModelUnloaded: the batcher is closed.
         """
         self.check_room()
         loop = asyncio.get_running_loop()
         now = time.monotonic()
+        exchange = recorded()
+        trace = None if exchange is None else exchange.trace
         until = math.inf if deadline is None else deadline
         later = (priority or self.limits.default_priority) * self.limits.priority_step_s
         own = 0.0  # work of this request before a row
@@ -155,7 +170,7 @@ class Batcher:
             length = len(row.ids)
             price = self._price_list[length]
             turn = now + later + own / self._workers
-            waiter = Waiter(row, length, now, turn, until, price, loop.create_future())
+            waiter = Waiter(row, length, now, turn, until, price, loop.create_future(), trace)
             waiters.append(waiter)
             own += price
         if deadline is not None:
@@ -163,6 +178,7 @@ class Batcher:
         in_order = not self._waiting or self._waiting[-1].turn <= waiters[0].turn
         self._waiting += waiters
         self._work_s += own
+        self._tokens += sum(waiter.length for waiter in waiters)
         if not in_order:
             self._waiting.sort(key=_turn)  # stable
         if self._ready():
@@ -239,6 +255,7 @@ class Batcher:
     def _keep(self, waiting: list[Waiter]) -> None:
         self._waiting = waiting
         self._work_s = sum(waiter.price_s for waiter in waiting)
+        self._tokens = sum(waiter.length for waiter in waiting)
 
     def _priced(self, longest: int) -> Floats:
         """Prices by length, up to `longest` at least."""

@@ -23,6 +23,7 @@ from nerve.engine.padding import Shapes, pad
 from nerve.engine.plan import BatchLimits
 from nerve.engine.session import Session
 from nerve.engine.totals import Totals
+from nerve.engine.traced import traced_run
 from nerve.errors import DeadlineExceeded, InferenceFailed, ModelUnloaded
 from nerve.metrics.engine import RunMetrics
 from nerve.types import EngineStatistics, FloatArray, Row, RowResult
@@ -60,6 +61,7 @@ def _limits(config: ModelConfig) -> BatchLimits:
         max_num_tokens=config.max_num_tokens,
         max_queue_delay_s=batching.max_queue_delay_microseconds / 1e6,
         max_queue_size=batching.max_queue_size,
+        max_queue_tokens=batching.max_queue_tokens,
         scheduler=batching.scheduler,
         priority_step_s=batching.priority_step_microseconds / 1e6,
         default_priority=batching.default_priority,
@@ -179,6 +181,7 @@ class LocalEngine:
 
     def start(self) -> None:
         """Begin to take rows off the queue."""
+        self._metrics.watch(self._batcher.look)
         for instance in self._instances:
             for _ in range(instance.workers + self._ahead):
                 worker = self._serve(instance)
@@ -261,12 +264,19 @@ class LocalEngine:
             return
         came, logits = time.monotonic(), done.logits
         count, length = logits.shape[:2]
+        run = traced_run(
+            batch,
+            began=done.began,
+            took_s=done.took_s,
+            padded_tokens=count * length,
+            device=session.device,
+        )
         for waiter, scores in zip(batch, logits[: len(batch)], strict=True):
             own = scores[: len(waiter.row.ids)]
             if count > 1:  # one row kept by a slow client must not hold the whole batch
                 own = own.copy()
             queue_s = done.began - waiter.arrived
-            waiter.settle(RowResult(own, queue_s, done.took_s, done.padding_s))
+            waiter.settle(RowResult(own, queue_s, done.took_s, done.padding_s, run))
         self._count(rows, done, output_s=time.monotonic() - came)
         if any(session is instance.solo for instance in self._instances):
             self._batcher.observe_lone()
@@ -274,17 +284,17 @@ class LocalEngine:
             self._batcher.observe(Run(count, length, done.cost_s), took_s=done.took_s)
 
     def _count(self, rows: Sequence[Row], done: _Done, *, output_s: float) -> None:
-        tokens = sum(len(row.ids) for row in rows)
+        lengths = [len(row.ids) for row in rows]
         padded_tokens = done.logits.shape[0] * done.logits.shape[1]
         self._totals.count(
             len(rows),
-            tokens=tokens,
+            tokens=sum(lengths),
             padded_tokens=padded_tokens,
             padding_s=done.padding_s,
             running_s=done.took_s - done.padding_s,
             output_s=output_s,
         )
-        self._metrics.observe(len(rows), tokens, padded_tokens, done.took_s)
+        self._metrics.observe(lengths, padded_tokens, done.took_s)
 
     def _compute(self, session: Session, rows: Sequence[Row]) -> _Done:
         began, used = time.monotonic(), time.thread_time()

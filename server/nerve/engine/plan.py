@@ -40,6 +40,7 @@ class BatchLimits:
     scheduler: Scheduler = Scheduler.COST
     priority_step_s: float = 1.0
     default_priority: int = 5
+    max_queue_tokens: int = 262_144
 
     @property
     def look_ahead(self) -> int:

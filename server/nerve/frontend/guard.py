@@ -18,6 +18,15 @@ class Guard(Protocol):
             headers: or metadata; names in lower case.
             access: what the route wants.
             peer: the client's address.
+        Raises:
+            Unauthenticated, AccessDenied, RateLimited.
+        """
+
+    def check(self, headers: Mapping[str, str], access: Access) -> str | None:
+        """As `admit`, but for no request: nothing is counted against the key's rate.
+
+        Raises:
+            Unauthenticated, AccessDenied.
         """
 
 
@@ -25,5 +34,9 @@ class Anyone:
     """No keys: whoever can connect may ask."""
 
     def admit(self, headers: Mapping[str, str], access: Access, peer: str) -> str | None:  # noqa: ARG002
+        """Let it in."""
+        return None
+
+    def check(self, headers: Mapping[str, str], access: Access) -> str | None:  # noqa: ARG002
         """Let it in."""
         return None

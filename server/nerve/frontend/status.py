@@ -50,6 +50,7 @@ TABLE: Final[dict[type[errors.NerveError], Outcome]] = {
         400, "FAILED_PRECONDITION", 400, "Validation", 400, "INVALID_ARGUMENT"
     ),
     errors.ModelControlDisabled: Outcome(409, "FAILED_PRECONDITION", 409, "Validation", 409),
+    errors.LogControlDisabled: Outcome(409, "FAILED_PRECONDITION", 409, "Validation", 409),
     errors.LoadFailed: Outcome(
         400, "FAILED_PRECONDITION", 400, "Validation", 400, "INVALID_ARGUMENT"
     ),
@@ -61,6 +62,7 @@ TABLE: Final[dict[type[errors.NerveError], Outcome]] = {
     errors.Refused: Outcome(403, "PERMISSION_DENIED", 403, "Validation", 403),
     errors.Unauthenticated: Outcome(401, "UNAUTHENTICATED", 401, "Validation", 401),
     errors.AccessDenied: Outcome(403, "PERMISSION_DENIED", 403, "Validation", 403),
+    errors.ForeignOrigin: Outcome(403, "PERMISSION_DENIED", 403, "Validation", 403),
     errors.ServerStopping: Outcome(503, "UNAVAILABLE", 503, "Unhealthy", 503),
     errors.DeadlineExceeded: Outcome(504, "DEADLINE_EXCEEDED", 504, "Backend", 503, "UNAVAILABLE"),
     errors.Unsupported: Outcome(501, "UNIMPLEMENTED", 501, "Validation", 501),

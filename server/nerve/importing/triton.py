@@ -25,7 +25,6 @@ _LOWEST_PRIORITY: Final = 10
 _ADVICE: Final[Mapping[str, str]] = {
     "model_warmup": "warm-up runs take texts here (model_warmup in config.yaml); one is made anyway",
     "execution_accelerators": "see optimization.gpu.provider in config.yaml for TensorRT",
-    "response_cache": "answers are not kept",
     "rate_limiter": "instances run as soon as they are free",
     "reshape": "shapes are read from the graph",
     "sequence_batching": "requests do not depend on each other",
@@ -90,6 +89,9 @@ def _config(
         yield "instance_group", groups
     if optimization := dict(_optimization(config, unknown, notes)):
         yield "optimization", optimization
+    if config.response_cache.enable:
+        yield "response_cache", {"enable": True}
+        notes.append("response_cache: what it may hold is max_bytes of response_cache here")
     notes += [
         f"{key} has no meaning here"
         for key in ("cc_model_filenames", "metric_tags", "runtime")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from nerve.config.server import ServerConfig
 from nerve.errors import EmptyInput, TooManyInputs
+from nerve.metrics.entities import Found, in_spans, in_tags
 from nerve.metrics.requests import RequestMetrics
+from nerve.offload import offload
 from nerve.repository.catalog import Catalog
 from nerve.service.filtering import TAKE_ALL, SpanFilter
 from nerve.service.shadow import COPY_PRIORITY, ShadowRunner
@@ -25,6 +28,9 @@ from nerve.types import (
     Strategy,
     TokenAnswer,
 )
+
+COUNTED_INLINE_TOKENS: Final = 4096
+"""Up to here an answer's entities are counted in well under a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,7 @@ class InferenceService:
 
     def __init__(self, catalog: Catalog, *, config: ServerConfig, metrics: RequestMetrics) -> None:
         self._catalog, self._config, self._metrics = catalog, config, metrics
-        self.statistics = RequestStatistics(catalog)
+        self.statistics = RequestStatistics(catalog, metrics.versions)
         """Of the requests of every protocol."""
         self._shadow = ShadowRunner(catalog, metrics, timeout_s=config.request_timeout_s)
 
@@ -105,7 +111,7 @@ class InferenceService:
                 texts, options, deadline=_deadline(call, info), priority=call.priority
             )
             record.succeed(len(texts), answer.statistics)
-        self._count(info, len(texts), answer.statistics)
+            await self._count_spans(info, answer, options)
         if call.version is None:
             self._shadow.consider(
                 info,
@@ -126,14 +132,15 @@ class InferenceService:
             self.statistics.record(model, call.arrived) as record,
         ):
             info = model.info
+            options = self._options(request, info)
             spans, tokens = await model.spans_and_tokens(
                 request.texts,
-                self._options(request, info),
+                options,
                 deadline=_deadline(call, info),
                 priority=call.priority,
             )
             record.succeed(len(request.texts), spans.statistics)
-        self._count(info, len(request.texts), spans.statistics)
+            await self._count_spans(info, spans, options)
         return info, _wanted(request.only, spans, info), tokens
 
     async def logits(
@@ -154,7 +161,6 @@ class InferenceService:
                 made, deadline=_deadline(call, info), priority=call.priority
             )
             record.succeed(len(made), answer.statistics)
-        self._count(info, len(made), answer.statistics)
         return info, answer
 
     async def tokens(
@@ -181,7 +187,9 @@ class InferenceService:
                 priority=call.priority,
             )
             record.succeed(len(texts), answer.statistics)
-        self._count(info, len(texts), answer.statistics)
+            await self._count_found(
+                info, answer.statistics, lambda: in_tags(answer.texts, info.labels)
+            )
         if call.version is None:
             self._shadow.consider(
                 info,
@@ -207,8 +215,24 @@ class InferenceService:
             cut=request.cut,
         )
 
-    def _count(self, info: ModelInfo, texts: int, statistics: CallStatistics) -> None:
-        self._metrics.observe_texts(info.name, texts, statistics.truncated_texts)
+    async def _count_spans(self, info: ModelInfo, answer: SpanAnswer, options: SpanOptions) -> None:
+        tokens = options.strategy is Strategy.NONE
+        await self._count_found(
+            info,
+            answer.statistics,
+            lambda: in_spans(answer.spans, tokens=tokens, raw_scores=options.raw_scores),
+        )
+
+    async def _count_found(
+        self, info: ModelInfo, cost: CallStatistics, find: Callable[[], Found]
+    ) -> None:
+        """Count what an answer has found, while the model is leased."""
+        found = await offload(find, inline=cost.tokens <= COUNTED_INLINE_TOKENS)
+        self._metrics.entities.observe(info.name, found)
+
+    def count_items(self, reasons: Sequence[str]) -> None:
+        """Count the items of a message of a stream: "ok", or why one failed."""
+        self._metrics.observe_items(reasons)
 
 
 def _deadline(call: Call, info: ModelInfo) -> float | None:

@@ -9,14 +9,15 @@ started anew and the requests behind it run there. Nothing here knows Lua.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import numpy as np
 import orjson
 
-from nerve.errors import ModelLoadFailed, QueueFull, TransformFailed
+from nerve.errors import ModelLoadFailed, NerveError, QueueFull, TransformFailed
 from nerve.offload import INLINE_BYTES
 from nerve.transforming.process import NONSENSE
 from nerve.transforming.queue import TransformQueue
@@ -31,6 +32,22 @@ NO_POSTPROCESS: Final = (
     "Could not find `Postprocess` function in the script; define `function Postprocess(arr)`, "
     "or set validate_transform: false to have the scores pass through unchanged"
 )
+
+
+class Watcher(Protocol):
+    """Is told what becomes of a transform's requests and processes."""
+
+    def done(self, seconds: float) -> None:
+        """A request has its scores, after so long."""
+
+    def failed(self, reason: str) -> None:
+        """A request has none, because of an error with that reason."""
+
+    def restarted(self) -> None:
+        """A process took the place of one that was lost."""
+
+    def close(self) -> None:
+        """Nothing more is told."""
 
 
 class TransformHost:
@@ -52,13 +69,17 @@ class TransformHost:
         limits: Limits,
         labels: int,
         max_waiting: int,
+        watcher: Watcher | None = None,
     ) -> None:
         """Nothing is started; see `open`."""
+        self._watcher = watcher
         self._name, self._limits, self._labels = name, limits, labels
         self._max_waiting = max_waiting
         self._limit_s = limits.timeout_us / 1e6 + GRACE_S
         order = {"script": script, "libs": libs, "limits": tuple(limits), "labels": labels}
         self._queue = TransformQueue(name, frame(Kind.START, 0, orjson.dumps(order)), limits)
+        if watcher is not None:
+            self._queue.on_restart = watcher.restarted
         self._packing = 0  # requests that are being packed in a thread
         self._passes = False  # there is nothing to run
         self._classes = False  # the last answer was some
@@ -74,6 +95,7 @@ class TransformHost:
         labels: int,
         validate: bool,
         max_waiting: int,
+        watcher: Watcher | None = None,
     ) -> Self:
         """Start the process and load the script; with `validate`, run it once on random scores.
 
@@ -88,10 +110,19 @@ class TransformHost:
             labels: how many scores each token has.
             validate: whether to make the dry run.
             max_waiting: requests that may wait.
+            watcher: is told of requests and processes, and closed with this.
         Raises:
             ModelLoadFailed: with the reason for the index.
         """
-        host = cls(name, script, libs=libs, limits=limits, labels=labels, max_waiting=max_waiting)
+        host = cls(
+            name,
+            script,
+            libs=libs,
+            limits=limits,
+            labels=labels,
+            max_waiting=max_waiting,
+            watcher=watcher,
+        )
         try:
             await host._begin(validate=validate)
         except BaseException:
@@ -170,8 +201,16 @@ class TransformHost:
         """
         if self._passes:
             return list(rows)
-        self._check_room(2 * self._max_waiting)
-        answer = await self._run([row for row in rows if len(row)], deadline)
+        began, watcher = time.monotonic(), self._watcher
+        try:
+            self._check_room(2 * self._max_waiting)
+            answer = await self._run([row for row in rows if len(row)], deadline)
+        except NerveError as error:
+            if watcher is not None:
+                watcher.failed(error.reason)
+            raise
+        if watcher is not None:
+            watcher.done(time.monotonic() - began)
         self._classes = answer.kind is Kind.CLASSES
         return self._split(answer, rows)
 
@@ -213,3 +252,5 @@ class TransformHost:
     async def aclose(self) -> None:
         """End the process; requests that wait fail with ModelUnloaded."""
         await self._queue.aclose()
+        if self._watcher is not None:
+            self._watcher.close()

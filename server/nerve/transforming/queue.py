@@ -12,6 +12,7 @@ import logging
 import signal
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 from nerve.errors import (
@@ -59,6 +60,8 @@ class TransformQueue:
         self._failures = 0  # processes in a row that came to nothing
         self._took_s = 0.0
         self._closed = False
+        self.on_restart: Callable[[], None] = lambda: None
+        """Called when a process has taken the place of one that was lost."""
 
     @property
     def pid(self) -> int:
@@ -235,6 +238,7 @@ class TransformQueue:
                 self._reason = error.detail
                 continue
             self._down = ""
+            self.on_restart()
             self._advance()
             return
 

@@ -117,10 +117,12 @@ WRONG: dict[tuple[str, ...], tuple[int, str]] = {
     ("serve", "--disable-grpc", "--disable-http"): (
         1, "Error: Config Error: Cannot disable both gRPC and HTTP\n",
     ),
-    ("serve", "--cert-file", "x"): (1, "Error: Config Error: --cert-file: this program has no TLS"),
-    ("mcp", "--key-file", "x"): (1, "Error: Config Error: --key-file: this program has no TLS"),
-    ("serve", "--enable-otel"): (1, "Error: Config Error: --enable-otel: "),
-    ("serve", "--otel-exporter-url", "http://x"): (1, "Error: Config Error: --enable-otel: "),
+    ("serve", "--cert-file", "x"): (1, "Error: Config Error: cert_file is nothing without key_file"),
+    ("mcp", "--key-file", "x"): (1, "Error: Config Error: key_file is nothing without cert_file"),
+    ("serve", "--cert-file", "/nowhere/x", "--key-file", "y"): (
+        1, "Error: Config Error: /nowhere/x: cannot be read: No such file",
+    ),
+    ("serve", "--otel-exporter-url", "x:1"): (1, "Error: Config Error: otel_exporter_url: "),
     ("serve", "--http-port", "70000"): (1, "Error: Config Error: http_port: "),
     ("serve", "--port", "1"): (2, "No such option"),
     ("fly",): (2, "No such command"),

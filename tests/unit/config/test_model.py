@@ -12,6 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from nerve.config.cache import ResponseCache
 from nerve.config.model import (
     MAX_CONFIG_BYTES,
     SERVING_KEYS,
@@ -56,6 +57,8 @@ def document(key: str, value: str) -> str:
     """One-line YAML that sets one dotted key, and what cannot do without."""
     if key == "shadow.fraction":
         return f"{{shadow: {{version: 1, fraction: {value}}}}}"
+    if key in ("response_cache.max_bytes", "response_cache.with_transform"):
+        return f"{{response_cache: {{enable: true, {key.split('.')[1]}: {value}}}}}"
     for part in reversed(key.split(".")):
         name = part.removesuffix("[]")
         value = f"{{{name}: {value}}}" if name == part else f"{{{name}: [{value}]}}"
@@ -107,6 +110,7 @@ VALID: dict[str, list[tuple[str, object]]] = {
                 "scheduler": Scheduler.COST,
                 "max_queue_delay_microseconds": 0,
                 "max_queue_size": 2048,
+                "max_queue_tokens": 262_144,
                 "default_timeout_microseconds": None,
                 "default_priority": 5,
                 "priority_step_microseconds": 1_000_000,
@@ -116,6 +120,7 @@ VALID: dict[str, list[tuple[str, object]]] = {
     "dynamic_batching.scheduler": [(each.value, each) for each in Scheduler],
     "dynamic_batching.max_queue_delay_microseconds": [("0", 0), ("10000000", 10_000_000)],
     "dynamic_batching.max_queue_size": [("1", 1)],
+    "dynamic_batching.max_queue_tokens": [("1", 1)],
     "dynamic_batching.default_timeout_microseconds": [("1", 1), ("60000000", 60_000_000)],
     "dynamic_batching.default_priority": [("1", 1), ("10", 10)],
     "dynamic_batching.priority_step_microseconds": [("0", 0), ("60000000", 60_000_000)],
@@ -207,6 +212,15 @@ VALID: dict[str, list[tuple[str, object]]] = {
     "transform_output": [*[(each.value, each) for each in TransformOutput], ("null", None)],
     "aggregation_strategy": [(each.value, each) for each in Strategy],
     "offset_unit": [(each.value, each) for each in OffsetUnit],
+    "response_cache": [
+        ("true", ResponseCache(enable=True)),
+        ("false", ResponseCache(enable=False)),
+        ("{}", {"enable": False, "max_bytes": 64 << 20, "with_transform": False}),
+        ("{enable: false, max_bytes: 5}", ResponseCache(enable=False, max_bytes=5)),
+    ],
+    "response_cache.enable": [("true", True), ("false", False)],
+    "response_cache.max_bytes": [("1", 1), ("1099511627776", 1 << 40)],
+    "response_cache.with_transform": [("true", True), ("false", False)],
     "model_warmup": [("[]", [])],
     "model_warmup[].name": [("long", "long")],
     "model_warmup[].text": [("Ada", "Ada")],
@@ -238,6 +252,7 @@ INVALID: dict[str, list[str]] = {
     "dynamic_batching.max_queue_delay_microseconds": ["-1", "10000001", "1ms", "0.5", "null"],
     "dynamic_batching.scheduler": ["best", "COST", "1", "null"],
     "dynamic_batching.max_queue_size": ["0", "-1", "x", "null"],
+    "dynamic_batching.max_queue_tokens": ["0", "1.5", "x", "null"],
     "dynamic_batching.default_timeout_microseconds": ["0", "-1", "0.5", "1s", "true"],
     "dynamic_batching.default_priority": ["0", "11", "5.0", "high", "null"],
     "dynamic_batching.priority_step_microseconds": ["-1", "60000001", "0.5", "x", "null"],
@@ -300,6 +315,10 @@ INVALID: dict[str, list[str]] = {
     "transform_output": ["scores", "LOGITS", "1"],
     "aggregation_strategy": ["best", "FIRST", "1"],
     "offset_unit": ["bytes", "utf8", "1"],
+    "response_cache": ["null", "3", "[true]", "'yes'", "{max_bytes: 5}", "{size: 5, enable: true}"],
+    "response_cache.enable": ["null", "1", "'yes'", "{}"],
+    "response_cache.max_bytes": ["0", "-1", "1.5", "64MB", "null", "1099511627777"],
+    "response_cache.with_transform": ["null", "1", "'yes'"],
     "model_warmup": ["null", "3", "[3]"],
     "model_warmup[].name": ["3", "null"],
     "model_warmup[].text": ["3", "null"],
@@ -359,6 +378,34 @@ def test_an_invalid_value_is_told_with_path_and_line(tmp_path: Path, key: str, v
         assert line == 3
         assert message
         assert message[0].islower()
+
+
+def test_a_cache_and_a_transform_must_be_wanted_together(tmp_path: Path) -> None:
+    """A script may make a text's answer of something else than that text."""
+    ((path, line, message),) = faults(tmp_path, "transform: return 1\nresponse_cache: true\n")
+    assert (path, line) == ("response_cache", 2)
+    assert "with_transform: true" in message
+    both = "transform: return 1\nresponse_cache: {enable: %s, with_transform: %s}\n"
+    assert load(tmp_path, both % ("true", "true")).response_cache.enable
+    assert not load(tmp_path, both % ("false", "false")).response_cache.enable
+
+
+@pytest.mark.parametrize(
+    ("of_model", "of_version", "expected"),
+    [
+        ("true", "{max_bytes: 5}", ResponseCache(enable=True, max_bytes=5)),
+        ("{enable: true, max_bytes: 5}", "false", ResponseCache(enable=False)),
+        ("false", "true", ResponseCache(enable=True)),
+    ],
+)
+def test_a_version_has_a_cache_of_its_own(
+    tmp_path: Path, of_model: str, of_version: str, expected: ResponseCache
+) -> None:
+    (tmp_path / "1").mkdir()
+    own = tmp_path / "1" / "config.yaml"
+    own.write_text(f"response_cache: {of_version}")
+    model = load(tmp_path, f"response_cache: {of_model}")
+    assert load_version_config(own, model, number=1).response_cache == expected
 
 
 def test_no_file_means_defaults() -> None:

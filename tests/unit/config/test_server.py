@@ -29,15 +29,39 @@ ENVIRONMENT: dict[str, tuple[str, object]] = {
     "mcp_allowed_origins": ("https://a,http://b:1", ["https://a", "http://b:1"]),
     "mcp_max_sessions": ("1", 1),
     "mcp_session_timeout_s": ("0.5", 0.5),
+    "cert_file": ("/a/cert.pem", Path("/a/cert.pem")),
+    "key_file": ("/a/key.pem", Path("/a/key.pem")),
+    "client_ca_file": ("/a/ca.pem", Path("/a/ca.pem")),
+    "hsts_max_age_s": ("60", 60),
+    "api_keys_file": ("keys.yaml", Path("keys.yaml")),
+    "cors_allowed_origins": ("https://a,http://b:1", ["https://a", "http://b:1"]),
     "default_model": ("ner", "ner"),
     "log_level": ("debug", "debug"),
+    "metrics_port": ("0", 0),
+    "metrics_hostname": ("::1", "::1"),
+    "metrics_compat": ("Triton, tei", ["triton", "tei"]),
+    "log_format": ("JSON", "json"),
+    "access_log": ("true", True),
+    "enable_otel": ("1", True),
+    "otel_exporter_url": ("http://collector:4317", "http://collector:4317"),
+    "otel_exporter_protocol": ("http/protobuf", "http/protobuf"),
+    "otel_service_name": ("tagger", "tagger"),
+    "otel_sample_ratio": ("0.01", 0.01),
     "offset_unit": ("utf16", OffsetUnit.UTF16),
     "request_timeout_s": ("2.5", 2.5),
+    "head_timeout_s": ("0.5", 0.5),
     "body_timeout_s": ("1", 1.0),
+    "write_timeout_s": ("9", 9.0),
+    "keepalive_timeout_s": ("600", 600.0),
+    "max_connections": ("1", 1),
+    "max_requests_in_flight": ("1", 1),
+    "max_bytes_in_flight": ("1024", 1024),
+    "max_header_bytes": ("1048576", 2**20),
     "max_body_bytes": ("4096", 4096),
     "max_infer_bytes": ("1024", 1024),
     "max_inputs": ("1", 1),
     "max_client_batch_size": ("7", 7),
+    "shutdown_delay_s": ("5", 5.0),
     "shutdown_timeout_s": ("0", 0.0),
     "model_control_mode": ("EXPLICIT", ControlMode.EXPLICIT),
     "load_model": ("a,b", ["a", "b"]),
@@ -69,15 +93,39 @@ INVALID: dict[str, list[str]] = {
     "mcp_allowed_origins": ["a", "https://a/", "https://a/mcp", "HTTPS://A", "https://a b", "*.a"],
     "mcp_max_sessions": ["0", "x"],
     "mcp_session_timeout_s": ["0", "-1", "x", "nan", "inf"],
+    "cert_file": [],  # any text is a path
+    "key_file": [],
+    "client_ca_file": [],
+    "hsts_max_age_s": ["0", "x"],
+    "api_keys_file": [],
+    "cors_allowed_origins": ["a", "https://a/", "https://a/mcp", "HTTPS://A", "https://a b", "*.a"],
     "default_model": [],
     "log_level": ["trace", "loud"],
+    "metrics_port": ["-1", "65536", "x"],
+    "metrics_hostname": [],
+    "metrics_compat": ["vllm", "3"],
+    "log_format": ["xml"],
+    "access_log": ["maybe"],
+    "enable_otel": ["maybe"],
+    "otel_exporter_url": ["collector:4317", "grpc://a:1", "http://", "http://a:x", "http://a b"],
+    "otel_exporter_protocol": ["http/json", "tcp"],
+    "otel_service_name": [],
+    "otel_sample_ratio": ["-0.1", "1.1", "nan", "x"],
     "offset_unit": ["bytes"],
     "request_timeout_s": ["0", "-1", "x", "nan"],
+    "head_timeout_s": ["0", "-1", "nan"],
     "body_timeout_s": ["0", "-1", "nan"],
+    "write_timeout_s": ["0", "inf"],
+    "keepalive_timeout_s": ["0", "x"],
+    "max_connections": ["0"],
+    "max_requests_in_flight": ["0"],
+    "max_bytes_in_flight": ["1023"],
+    "max_header_bytes": ["1023", "1048577"],
     "max_body_bytes": ["1023", "x"],
     "max_infer_bytes": ["1023", "2147483648", "x"],
     "max_inputs": ["0"],
     "max_client_batch_size": ["0"],
+    "shutdown_delay_s": ["-1", "inf"],
     "shutdown_timeout_s": ["-1", "nan"],
     "model_control_mode": ["auto", "true"],
     "load_model": [],
@@ -93,7 +141,14 @@ INVALID: dict[str, list[str]] = {
     "exit_on_error": ["maybe"],
 }
 
-NEEDED: dict[str, dict[str, str]] = {"load_model": {"NERVE_MODEL_CONTROL_MODE": "explicit"}}
+PAIR: dict[str, str] = {"NERVE_CERT_FILE": "/a/cert.pem", "NERVE_KEY_FILE": "/a/key.pem"}
+NEEDED: dict[str, dict[str, str]] = {
+    "load_model": {"NERVE_MODEL_CONTROL_MODE": "explicit"},
+    "cert_file": PAIR,
+    "key_file": PAIR,
+    "client_ca_file": PAIR,
+    "hsts_max_age_s": PAIR,
+}
 """Variables without which that of a field is refused."""
 
 
@@ -320,3 +375,17 @@ def test_yes_is_no_mode(tmp_path: Path) -> None:
     assert settings(file=write(tmp_path, "model_control_mode: none")).model_control_mode == "none"
     with pytest.raises(ConfigInvalid, match="model_control_mode"):
         settings(file=write(tmp_path, "model_control_mode: no"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"cert_file": "a"}, "cert_file is nothing without key_file"),
+        ({"key_file": "a"}, "key_file is nothing without cert_file"),
+        ({"client_ca_file": "a"}, "client_ca_file is for TLS"),
+        ({"hsts_max_age_s": 1}, "hsts_max_age_s is for TLS"),
+    ],
+)
+def test_tls_is_whole(flags: dict[str, object], told: str) -> None:
+    with pytest.raises(ConfigInvalid, match=told):
+        settings(flags=flags)

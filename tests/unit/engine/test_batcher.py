@@ -174,6 +174,21 @@ async def test_a_full_queue_refuses_and_then_works_again() -> None:
     assert batcher.queued == 1
 
 
+async def test_a_queue_with_too_many_tokens_refuses() -> None:
+    """However few rows they are of; rows whose callers have gone count no more."""
+    batcher = Batcher("ner", dataclasses.replace(bounds(rows=8), max_queue_tokens=10), workers=1)
+    (first,) = batcher.submit([row(9)])
+    batcher.submit([row(9)])
+    with pytest.raises(QueueFull, match="already has 10 tokens waiting"):
+        batcher.submit([row(1)])
+    first.cancel()
+    batcher.submit([row(1)])
+    with pytest.raises(QueueFull):
+        batcher.submit([row(1)])
+    await batcher.next_batch()
+    batcher.submit([row(1)])
+
+
 async def test_gone_callers_make_room() -> None:
     batcher = Batcher("ner", bounds(queue=2), workers=1)
     first, _ = batcher.submit([row(1)]), batcher.submit([row(1)])

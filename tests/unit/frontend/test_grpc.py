@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from nerve._proto.nerve.v1 import nerve_pb2
 from nerve.config.server import ServerConfig
 from nerve.errors import EmptyInput
-from nerve.exchange import Exchanges
+from nerve.exchange import Access, Exchanges
 from nerve.frontend.grpc.calls import Context, Shell, clipped, unary
 from nerve.frontend.grpc.nerve_bulk import weight
 from nerve.frontend.grpc.reflection import NAMES, pool_of
@@ -92,6 +92,12 @@ class Call:
     def peer(self) -> str:
         return "nobody"
 
+    def __init__(self, request: nerve_pb2.ExtractRequest) -> None:
+        self._sent = [request.SerializeToString()]
+
+    async def read(self) -> bytes:
+        return self._sent.pop()
+
 
 async def test_a_refused_call_lets_go_of_its_request() -> None:
     """grpc keeps the error of a call, with the frames of its traceback and what these hold."""
@@ -103,9 +109,11 @@ async def test_a_refused_call_lets_go_of_its_request() -> None:
         raise EmptyInput(f"texts[{texts.index('')}]")
 
     shell = Shell("test", Exchanges(), Anyone())
-    handler: Any = unary(nerve_pb2.ExtractRequest, refuse, shell=shell)("/test")
+    handler: Any = unary(nerve_pb2.ExtractRequest, refuse, shell=shell, access=Access.PREDICT)(
+        "/test"
+    )
     with pytest.raises(Aborted) as caught:
-        await handler.unary_unary(request.SerializeToString(), Call())
+        await handler.stream_unary(None, Call(request))
     error: BaseException | None = caught.value
     while error is not None:
         for frame, _ in list(traceback.walk_tb(error.__traceback__))[1:]:  # but this one

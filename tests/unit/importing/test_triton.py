@@ -85,6 +85,7 @@ def test_every_field_is_taken_or_told(tmp_path: Path, tiny_models: Path, source:
     assert (group.kind, group.count) == (Kind.CPU, 2)
     assert config.optimization.graph_level is GraphLevel.EXTENDED
     assert config.optimization.intra_op_threads == 2
+    assert config.response_cache.enable
     notes = "\n".join(plan.notes)
     for field in (
         "input and output", "reshape", "label_filename labels.txt", "preferred_batch_size",

@@ -23,7 +23,7 @@ from nerve.errors import (
 from nerve.metrics.requests import RequestMetrics
 from nerve.service.inference import Call, InferenceService, SpanRequest
 from nerve.service.statistics import RequestStatistics, RequestTotals
-from nerve.types import CallStatistics, OffsetUnit, Row, RunTimes, Strategy
+from nerve.types import CacheUse, CallStatistics, OffsetUnit, Row, RunTimes, Strategy
 
 COST = CallStatistics(
     tokens=9,
@@ -108,6 +108,21 @@ async def test_a_failure_is_only_counted(question: str) -> None:
         assert found.last_ms > 0
         cleared = replace(found, failed=0, failed_s=0.0, last_ms=0)
         assert cleared == RequestTotals()
+
+
+async def test_what_a_cache_answered_was_not_inferred() -> None:
+    """A request is a hit if nothing was run for it; texts are those that were run."""
+    async with world() as made:
+        await made.apply("ner", {1: "one"})
+        served = service(made)
+        model = made.model("one")
+        for hits, seconds in [(0, 0.5), (1, 0.25), (2, 0.125), (2, 0.0625)]:
+            model.cost = COST._replace(cached=CacheUse(hits, seconds))
+            await ask(served, "spans")
+        found = totals(served)
+        assert (found.succeeded, found.texts) == (4, 2 + 1)
+        assert (found.cache_misses, found.cache_misses_s) == (2, 0.75)
+        assert (found.cache_hits, found.cache_hits_s) == (2, 0.1875)
 
 
 async def test_a_caller_that_goes_away_is_a_failure() -> None:

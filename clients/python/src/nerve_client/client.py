@@ -71,6 +71,7 @@ class Client:
         *,
         timeout_s: float = TIMEOUT_S,
         retry: Retry = DEFAULT_RETRY,
+        api_key: str | None = None,
         headers: Mapping[str, str] | None = None,
         ca_file: str | PathLike[str] | None = None,
         max_texts: int = MAX_TEXTS,
@@ -84,6 +85,7 @@ class Client:
                 gRPC's port is 50051 where it has none.
             timeout_s: of a call, where it names none.
             retry: when to try again.
+            api_key: sent as `Authorization: Bearer`, to a server that wants one.
             headers: sent with every request, as metadata over gRPC; credentials of a gateway.
             ca_file: PEM certificates to trust in place of the system's.
             max_texts: of one request; a call with more is several requests.
@@ -97,6 +99,7 @@ class Client:
             url,
             timeout_s=timeout_s,
             retry=retry,
+            api_key=api_key,
             headers=headers,
             ca_file=ca_file,
             max_texts=max_texts,

@@ -31,6 +31,7 @@ class Core:
         *,
         timeout_s: float,
         retry: Retry,
+        api_key: str | None,
         headers: Mapping[str, str] | None,
         ca_file: str | PathLike[str] | None,
         max_texts: int,
@@ -40,7 +41,8 @@ class Core:
         checks.seconds("timeout_s", timeout_s)
         checks.whole("max_texts", max_texts, 1)
         self.address = parse(url, None if ca_file is None else Path(ca_file))
-        self.timeout_s, self.max_texts, self.headers = timeout_s, max_texts, dict(headers or {})
+        self.timeout_s, self.max_texts = timeout_s, max_texts
+        self.headers = {**(headers or {}), **_credentials(api_key, headers or {})}
         self.closed = False
         self._retry, self._random = retry, random
 
@@ -74,3 +76,15 @@ def check_bulk(texts: object, batch_size: int, concurrency: int, on_error: str) 
     checks.whole("batch_size", batch_size, 1)
     checks.whole("concurrency", concurrency, 1)
     checks.one_of("on_error", on_error, get_args(OnError))
+
+
+def _credentials(api_key: str | None, headers: Mapping[str, str]) -> dict[str, str]:
+    """The header for an API key. Raises ValueError, TypeError, which never tell the key."""
+    if api_key is None:
+        return {}
+    checks.word("api_key", api_key)
+    if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+        raise ValueError("api_key must have printable ASCII characters without spaces")
+    if any(name.lower() == "authorization" for name in headers):
+        raise ValueError("api_key and a header Authorization: give one of them")
+    return {"authorization": f"Bearer {api_key}"}

@@ -15,6 +15,7 @@ from nerve_client.bulk import Outcome
 from nerve_client.errors import ConnectionFailed, DeadlineExceeded, NerveError
 from nerve_client.grpc_wire import STREAM, error_of, metadata, stream_message, stream_results
 from nerve_client.requests import Extract
+from nerve_client.trace_context import trace_context
 
 
 class Stream:
@@ -32,7 +33,8 @@ class Stream:
             response_deserializer=pb.ExtractStreamResponse.FromString,
         )
         self._call: Any = method(
-            iter(self._messages.get, None), metadata=(*headers, *metadata(priority))
+            iter(self._messages.get, None),
+            metadata=(*headers, *metadata(priority), *trace_context().items()),
         )
         # The call's own iterator waits without a limit.
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -89,7 +91,9 @@ class AsyncStream:
             response_deserializer=pb.ExtractStreamResponse.FromString,
         )
         # An iterator, not `write`: that waits where the server does, for us to read.
-        self._call: Any = method(self._send(), metadata=(*headers, *metadata(priority)))
+        self._call: Any = method(
+            self._send(), metadata=(*headers, *metadata(priority), *trace_context().items())
+        )
 
     async def _send(self) -> AsyncIterator[pb.ExtractStreamRequest]:
         while (message := await self._messages.get()) is not None:

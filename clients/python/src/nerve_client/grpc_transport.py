@@ -11,6 +11,7 @@ from nerve_client.address import Address
 from nerve_client.grpc_stream import AsyncStream, Stream, of_rpc
 from nerve_client.grpc_wire import exchange
 from nerve_client.requests import Request
+from nerve_client.trace_context import trace_context
 
 ResultT = TypeVar("ResultT")
 
@@ -49,7 +50,9 @@ class GrpcTransport:
         )
         try:
             said = method(
-                made.message, timeout=timeout_s, metadata=(*self._headers, *made.metadata)
+                made.message,
+                timeout=timeout_s,
+                metadata=(*self._headers, *made.metadata, *trace_context().items()),
             )
         except grpc.RpcError as error:
             raise of_rpc(error) from error
@@ -91,7 +94,9 @@ class AsyncGrpcTransport:
         )
         try:
             said = await method(
-                made.message, timeout=timeout_s, metadata=(*self._headers, *made.metadata)
+                made.message,
+                timeout=timeout_s,
+                metadata=(*self._headers, *made.metadata, *trace_context().items()),
             )
         except grpc.RpcError as error:
             raise of_rpc(error) from error

@@ -15,6 +15,7 @@ from nerve_client.address import Address
 from nerve_client.errors import ConnectionFailed, DeadlineExceeded, ServerError
 from nerve_client.http_wire import Exchange, Reply, exchange
 from nerve_client.requests import Request
+from nerve_client.trace_context import trace_context
 
 ResultT = TypeVar("ResultT")
 
@@ -99,7 +100,7 @@ def _sent(made: Exchange[ResultT], timeout_s: float) -> dict[str, Any]:
         "method": made.method,
         "url": made.path,
         "content": made.body,
-        "headers": made.headers,
+        "headers": {**made.headers, **trace_context()},
         "timeout": timeout_s,
     }
 

@@ -7,6 +7,7 @@ again by single requests, with pauses and by halves, as without a stream.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -59,7 +60,8 @@ class PoolLane:
 
     def submit(self, request: Extract) -> None:
         """See `Lane`."""
-        self._flying.append(self._pool.submit(self._solve, request, None))
+        context = contextvars.copy_context()  # the trace that it is a part of
+        self._flying.append(self._pool.submit(context.run, self._solve, request, None))
 
     def receive(self) -> list[Outcome]:
         """See `Lane`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -19,6 +20,16 @@ def lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+def words(value: object) -> object:
+    """A list of names, also separated by commas, in whatever case; "none" and empty ones are nothing."""
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        return value
+    names = [name.strip().lower() for each in value for name in each.split(",")]
+    return [name for name in dict.fromkeys(names) if name not in ("", "none")]
+
+
 def no_flag(value: object) -> object:
     """YAML's `yes` is true, which would count as 1."""
     if isinstance(value, bool):
@@ -31,6 +42,20 @@ def origin(value: str) -> str:
     if not re.fullmatch(r"\*|https?://[^/\s?#@A-Z]+", value):
         raise ValueError(
             f"expected scheme://host[:port] in lower case and without a path, or *, got {value!r:.80}"
+        )
+    return value
+
+
+def collector(value: str) -> str:
+    """Where traces are sent to."""
+    try:
+        parts = urlsplit(value)
+        there = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        there = False
+    if not there or re.search(r"\s", value):
+        raise ValueError(
+            f"expected http://host:port, https://host:port or either with a path, got {value!r:.80}"
         )
     return value
 

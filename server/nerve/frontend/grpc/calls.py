@@ -27,7 +27,7 @@ from nerve.errors import (
     ServerStopping,
     TooManyInputs,
 )
-from nerve.exchange import Access, Exchange, Exchanges, current
+from nerve.exchange import Access, Exchange, Exchanges, clean_request_id, current
 from nerve.frontend.guard import Guard
 from nerve.frontend.priority import PRIORITY_KEY, parse_priority
 from nerve.frontend.status import outcome, retry_after_s
@@ -42,6 +42,7 @@ VERSION_KEY: Final = "model-version"
 ANSWERED_BY_KEYS: Final = ("x-nerve-model", "x-nerve-model-version")
 REASON_KEY: Final = "x-nerve-reason"
 REQUEST_ID_KEY: Final = "x-request-id"
+TRACE_KEY: Final = "traceparent"
 WELL: Final = "OK"
 MAX_TEXT_BYTES: Final = 2048
 """Longest text of a status, in UTF-8; written it may be three times as long, and clients refuse headers
@@ -49,6 +50,8 @@ over 8 KiB altogether."""
 OWN_DEADLINE_S: Final = 0.05
 """With less left, it was the call's own deadline that passed: its client is about to say the same as we
 do, and what comes first is chance. V2's word for a timeout would tell it to try again."""
+
+EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # not in the stubs
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # a string: generic in the stubs only
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -106,20 +109,20 @@ class Shell:
         """End a call with the status of `error`, its text as `told` has it; faults of the server
         are logged."""
         fault = presentable(error)
-        if (exchange := current()) is not None:
-            exchange.reason = fault.reason
         text = clipped(told(self.text(fault)))
         # grpc keeps the error that ends a call, and with it what the frames of its causes hold:
         # the request, which may be large, until the garbage collector gets round to it.
         del told
         traceback.clear_frames(error.__traceback__)
         seconds = retry_after_s(fault)
-        sent: tuple[tuple[str, str], ...] = ((REASON_KEY, fault.reason),)
+        sent = ((REASON_KEY, fault.reason), *identity(context))
         if seconds is not None:  # in words of HTTP, and in gRPC's own
             sent += (("retry-after", str(seconds)), ("grpc-retry-pushback-ms", f"{seconds}000"))
         left = context.time_remaining()
         own = isinstance(fault, DeadlineExceeded) and left is not None and left < OWN_DEADLINE_S
         code = grpc.StatusCode.DEADLINE_EXCEEDED if own else self.code(fault)
+        if (exchange := current()) is not None:
+            exchange.reason, exchange.code = fault.reason, code.name
         await context.abort(code, text, sent)
         raise AssertionError("abort raises")  # pragma: no cover  grpc's stubs do not say so
 
@@ -132,7 +135,8 @@ class Shell:
         """
         headers = texts_in(context)
         exchange = Exchange("grpc", self.dialect, "", path, peer=context.peer(), status="ERROR")
-        exchange.request_id = headers.get(REQUEST_ID_KEY)
+        if given := clean_request_id(headers.get(REQUEST_ID_KEY, "")):
+            exchange.request_id = given
         if began is not None:
             exchange.began = began
         return self.exchanges.open(exchange, headers)
@@ -141,13 +145,32 @@ class Shell:
         """Raises what the guard raises."""
         exchange.key = self.guard.admit(texts_in(context), access, exchange.peer)
 
+    def check(self, context: Context, access: Access) -> None:
+        """As `admit`, but it is no request of its own; raises what the guard raises."""
+        self.guard.check(texts_in(context), access)
+
+    async def turn_away(self, path: str, context: Context, access: Access) -> None:
+        """End a call that the guard will not let in, before anything of it is read."""
+        try:
+            self.check(context, access)
+        except NerveError as error:
+            with self.reported(path, context):
+                await self.abort(context, error)
+
+    async def read(self, message: type[Message], context: Context) -> bytes:
+        """The one message of a call; ends the call if there is none."""
+        if (body := await context.read()) is EOF:  # or one over grpc's limit, whose sender knows
+            text = f"the call ended without a {message.DESCRIPTOR.full_name}"
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
+        return bytes(body)
+
 
 def unary(
     message: type[RequestT],
     method: Method[RequestT],
     *,
     shell: Shell,
-    access: Access = Access.PREDICT,
+    access: Access,
     told: Callable[[RequestT], Callable[[str], str]] = lambda _: str,
 ) -> Bind:
     """A method of one request and one answer; `method` raises a NerveError to refuse.
@@ -156,16 +179,20 @@ def unary(
     error of what the shell says.
     """
 
-    async def answer(path: str, body: bytes, context: Context) -> bytes:
+    async def answer(path: str, _messages: object, context: Context) -> bytes:
         request: RequestT | None = None
         named: Callable[[str], str] = str
+        await shell.turn_away(path, context, access)
+        body = await shell.read(message, context)
         with shell.reported(path, context) as exchange:
             try:
+                exchange.received_bytes = len(body)
+                context.set_trailing_metadata(identity(context))
                 shell.admit(exchange, context, access)
                 request = await shell.parse(message, body)
                 named = told(request)
                 written = await method(request, context, len(body))
-                exchange.status = WELL
+                exchange.status, exchange.sent_bytes = WELL, len(written)
             except asyncio.CancelledError:
                 if left_by_its_client():
                     raise
@@ -175,7 +202,8 @@ def unary(
                 await shell.abort(context, error, told=named)
         return written
 
-    return lambda path: grpc.unary_unary_rpc_method_handler(functools.partial(answer, path))
+    # For grpc a stream, so that we are asked before the message is read.
+    return lambda path: grpc.stream_unary_rpc_method_handler(functools.partial(answer, path))
 
 
 def left_by_its_client() -> bool:
@@ -264,7 +292,18 @@ def texts_of(texts: Sequence[str], limit: int) -> list[str]:
 def answered_by(context: Context, info: ModelInfo) -> None:
     """Have the trailing metadata tell which version answered; leading ones cost a turn of the loop."""
     values = (info.name, str(info.version))
-    context.set_trailing_metadata(tuple(zip(ANSWERED_BY_KEYS, values, strict=True)))
+    told = zip(ANSWERED_BY_KEYS, values, strict=True)
+    context.set_trailing_metadata((*told, *identity(context)))
+
+
+def identity(context: Context) -> tuple[tuple[str, str], ...]:
+    """Metadata by which a call is found in logs and traces; of a stream, whose messages are
+    requests of their own, the id that its client gave it."""
+    if (exchange := current()) is None:
+        given = clean_request_id(texts_in(context).get(REQUEST_ID_KEY, ""))
+        return ((REQUEST_ID_KEY, given),) if given else ()
+    known = ((REQUEST_ID_KEY, exchange.request_id), (TRACE_KEY, exchange.traceparent))
+    return tuple(pair for pair in known if pair[1])
 
 
 def _target(metadata: dict[str, str | bytes]) -> tuple[str | None, str | None]:

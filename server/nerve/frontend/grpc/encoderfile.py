@@ -8,7 +8,7 @@ from nerve._proto.encoderfile import metadata_pb2 as metadata
 from nerve._proto.encoderfile import token_classification_pb2 as pb
 from nerve._proto.encoderfile import token_pb2
 from nerve.config.server import ServerConfig
-from nerve.exchange import Exchanges
+from nerve.exchange import Access, Exchanges
 from nerve.frontend.encoderfile_wording import wording
 from nerve.frontend.grpc.calls import (
     Bind,
@@ -46,9 +46,11 @@ class EncoderfileService:
         """What answers each method."""
         shell = self.shell
         return {
-            "Predict": unary(pb.TokenClassificationRequest, self._predict, shell=shell),
+            "Predict": unary(
+                pb.TokenClassificationRequest, self._predict, shell=shell, access=Access.PREDICT
+            ),
             "GetModelMetadata": unary(
-                metadata.GetModelMetadataRequest, self._metadata, shell=shell
+                metadata.GetModelMetadataRequest, self._metadata, shell=shell, access=Access.READ
             ),
         }
 

@@ -12,6 +12,7 @@ import grpc
 
 from nerve._proto.inference import inference_pb2 as pb
 from nerve.errors import InvalidField, NerveError, Unsupported, shown
+from nerve.exchange import Access
 from nerve.frontend.grpc.calls import Bind, Context, Shell, presentable, sent, unary
 from nerve.frontend.grpc.streams import Refusal, stream
 from nerve.frontend.priority import PRIORITY_KEY, parse_priority
@@ -62,6 +63,7 @@ class InferCalls:
                 pb.ModelInferRequest,
                 self._infer,
                 shell=self._shell,
+                access=Access.PREDICT,
                 told=_told,
             ),
             "ModelStreamInfer": stream(
@@ -69,6 +71,7 @@ class InferCalls:
                 self._stream_infer,
                 shell=self._shell,
                 in_flight=IN_FLIGHT,
+                access=Access.PREDICT,
                 weight=lambda _, size: 1 + size // INLINE_BYTES,
                 told=_told,
             ),

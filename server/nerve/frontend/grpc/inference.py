@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from nerve._proto.inference import inference_pb2 as pb
 from nerve.errors import ModelUnavailable
-from nerve.exchange import Exchanges
+from nerve.exchange import Access, Exchanges
 from nerve.frontend.grpc.calls import Bind, Context, Shell, unary
 from nerve.frontend.grpc.infer import InferCalls, v2_code
 from nerve.frontend.guard import Guard
@@ -20,6 +20,7 @@ from nerve.service.control import ControlService
 from nerve.service.inference import InferenceService
 
 RequestT = TypeVar("RequestT", bound=Message)
+SettingsT = TypeVar("SettingsT", pb.TraceSettingRequest, pb.LogSettingsRequest)
 Method = Callable[[RequestT], Awaitable[Message]]
 
 
@@ -45,29 +46,45 @@ class OpenInferenceService:
     def methods(self) -> dict[str, Bind]:
         """What answers each method."""
         return {
-            "ServerLive": self._plain(pb.ServerLiveRequest, self._live),
-            "ServerReady": self._plain(pb.ServerReadyRequest, self._ready),
-            "ModelReady": self._plain(pb.ModelReadyRequest, self._model_ready),
-            "ServerMetadata": self._plain(pb.ServerMetadataRequest, self._server),
-            "ModelMetadata": self._plain(pb.ModelMetadataRequest, self._model),
-            "ModelConfig": self._plain(pb.ModelConfigRequest, self._config),
-            "ModelStatistics": self._plain(pb.ModelStatisticsRequest, self._statistics),
-            "RepositoryIndex": self._plain(pb.RepositoryIndexRequest, self._index),
-            "RepositoryModelLoad": self._plain(pb.RepositoryModelLoadRequest, self._load),
-            "RepositoryModelUnload": self._plain(pb.RepositoryModelUnloadRequest, self._unload),
-            "TraceSetting": self._plain(pb.TraceSettingRequest, self._trace),
-            "LogSettings": self._plain(pb.LogSettingsRequest, self._log),
+            "ServerLive": self._plain(pb.ServerLiveRequest, self._live, Access.OPEN),
+            "ServerReady": self._plain(pb.ServerReadyRequest, self._ready, Access.OPEN),
+            "ModelReady": self._plain(pb.ModelReadyRequest, self._model_ready, Access.OPEN),
+            "ServerMetadata": self._plain(pb.ServerMetadataRequest, self._server, Access.READ),
+            "ModelMetadata": self._plain(pb.ModelMetadataRequest, self._model, Access.READ),
+            "ModelConfig": self._plain(pb.ModelConfigRequest, self._config, Access.READ),
+            "ModelStatistics": self._plain(
+                pb.ModelStatisticsRequest, self._statistics, Access.READ
+            ),
+            "RepositoryIndex": self._plain(pb.RepositoryIndexRequest, self._index, Access.READ),
+            "RepositoryModelLoad": self._plain(
+                pb.RepositoryModelLoadRequest, self._load, Access.ADMIN
+            ),
+            "RepositoryModelUnload": self._plain(
+                pb.RepositoryModelUnloadRequest, self._unload, Access.ADMIN
+            ),
+            "TraceSetting": self._changing(pb.TraceSettingRequest, self._trace),
+            "LogSettings": self._changing(pb.LogSettingsRequest, self._log),
             **self._shared_memory(),
             **self._infer.methods(),
         }
 
-    def _plain(self, message: type[RequestT], method: Method[RequestT]) -> Bind:
+    def _plain(self, message: type[RequestT], method: Method[RequestT], access: Access) -> Bind:
         """A handler of a method that looks only at the message."""
 
         async def answer(request: RequestT, _context: Context, _size: int) -> bytes:
             return (await method(request)).SerializeToString()
 
-        return unary(message, answer, shell=self.shell)
+        return unary(message, answer, shell=self.shell, access=access)
+
+    def _changing(self, message: type[SettingsT], method: Method[SettingsT]) -> Bind:
+        """A handler of a method that tells settings, and changes those that the message holds."""
+
+        async def answer(request: SettingsT, context: Context, _size: int) -> bytes:
+            if request.settings:
+                self.shell.check(context, Access.ADMIN)
+            return (await method(request)).SerializeToString()
+
+        return unary(message, answer, shell=self.shell, access=Access.READ)
 
     def _shared_memory(self) -> dict[str, Bind]:
         """There is none: nothing is registered, and nothing can be."""
@@ -87,22 +104,30 @@ class OpenInferenceService:
         system, cuda = "SystemSharedMemory", "CudaSharedMemory"
         return {
             f"{system}Status": self._plain(
-                pb.SystemSharedMemoryStatusRequest, always(pb.SystemSharedMemoryStatusResponse())
+                pb.SystemSharedMemoryStatusRequest,
+                always(pb.SystemSharedMemoryStatusResponse()),
+                Access.PREDICT,
             ),
             f"{system}Register": self._plain(
-                pb.SystemSharedMemoryRegisterRequest, refused("system")
+                pb.SystemSharedMemoryRegisterRequest, refused("system"), Access.PREDICT
             ),
             f"{system}Unregister": self._plain(
                 pb.SystemSharedMemoryUnregisterRequest,
                 always(pb.SystemSharedMemoryUnregisterResponse()),
+                Access.PREDICT,
             ),
             f"{cuda}Status": self._plain(
-                pb.CudaSharedMemoryStatusRequest, always(pb.CudaSharedMemoryStatusResponse())
+                pb.CudaSharedMemoryStatusRequest,
+                always(pb.CudaSharedMemoryStatusResponse()),
+                Access.PREDICT,
             ),
-            f"{cuda}Register": self._plain(pb.CudaSharedMemoryRegisterRequest, refused("CUDA")),
+            f"{cuda}Register": self._plain(
+                pb.CudaSharedMemoryRegisterRequest, refused("CUDA"), Access.PREDICT
+            ),
             f"{cuda}Unregister": self._plain(
                 pb.CudaSharedMemoryUnregisterRequest,
                 always(pb.CudaSharedMemoryUnregisterResponse()),
+                Access.PREDICT,
             ),
         }
 

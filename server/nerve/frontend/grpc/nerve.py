@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nerve._proto.nerve.v1 import nerve_pb2 as pb
 from nerve.config.server import ServerConfig
-from nerve.exchange import Exchanges
+from nerve.exchange import Access, Exchanges
 from nerve.frontend.grpc import nerve_answers as answers
 from nerve.frontend.grpc.calls import (
     Bind,
@@ -53,18 +53,23 @@ class NerveService:
         """What answers each method."""
         shell = self.shell
         return {
-            "Extract": unary(pb.ExtractRequest, self._extract, shell=shell),
+            "Extract": unary(pb.ExtractRequest, self._extract, shell=shell, access=Access.PREDICT),
             "ExtractStream": stream(
                 pb.ExtractStreamRequest,
                 self._bulk.answer,
                 shell=shell,
                 in_flight=IN_FLIGHT,
+                access=Access.PREDICT,
                 weight=weight,
             ),
-            "PredictTokens": unary(pb.PredictTokensRequest, self._predict_tokens, shell=shell),
-            "Predict": unary(pb.PredictRequest, self._predict, shell=shell),
-            "ListModels": unary(pb.ListModelsRequest, self._list_models, shell=shell),
-            "GetModel": unary(pb.GetModelRequest, self._get_model, shell=shell),
+            "PredictTokens": unary(
+                pb.PredictTokensRequest, self._predict_tokens, shell=shell, access=Access.PREDICT
+            ),
+            "Predict": unary(pb.PredictRequest, self._predict, shell=shell, access=Access.PREDICT),
+            "ListModels": unary(
+                pb.ListModelsRequest, self._list_models, shell=shell, access=Access.READ
+            ),
+            "GetModel": unary(pb.GetModelRequest, self._get_model, shell=shell, access=Access.READ),
         }
 
     def _call(

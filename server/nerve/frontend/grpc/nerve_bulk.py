@@ -11,7 +11,9 @@ from nerve._proto.nerve.v1 import nerve_pb2 as pb
 from nerve.errors import (
     EmptyInput,
     InferenceFailed,
+    NerveError,
     NonFiniteScores,
+    ServerFault,
     TextTooLong,
     TokenizationFailed,
     TooManyInputs,
@@ -62,6 +64,7 @@ class Bulk:
             TooManyInputs: so many that even to tell each of them would be too much.
         """
         done = await self._all(request, context)
+        self._inference.count_items([_reason(outcome) for outcome in done.outcomes])
 
         def write() -> bytes:
             results = zip(request.items, done.outcomes, strict=True)
@@ -150,3 +153,10 @@ class Bulk:
                 retry_after_s=retry_after_s(fault) or 0,
             ),
         )
+
+
+def _reason(outcome: Outcome) -> str:
+    """What the metrics call the outcome of an item."""
+    if not isinstance(outcome, Exception):
+        return "ok"
+    return outcome.reason if isinstance(outcome, NerveError) else ServerFault.reason

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import socket
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -10,14 +14,20 @@ import grpc
 from nerve.config.server import ServerConfig
 from nerve.errors import AddressUnavailable
 from nerve.exchange import Exchanges
+from nerve.frontend.admission import Admission
 from nerve.frontend.grpc.calls import Bind, Handler, Shell
 from nerve.frontend.grpc.health import HealthService
 from nerve.frontend.grpc.reflection import NAMES, ReflectionService
-from nerve.frontend.guard import Guard
+from nerve.frontend.grpc.tls import Files, credentials
 from nerve.service.control import ControlService
 
 MAX_STREAMS: Final = 1024
 """Most calls at the same time on one connection; further ones wait at the client."""
+WRITE_TIMEOUT_S: Final = 2.0
+"""When the server stops: how long a slow client may take to read answers that are ready."""
+SETTLING_S: Final = 0.02
+HANDSHAKE_S: Final = 10.0
+"""How long a client may take to agree on HTTP/2, and on TLS before."""
 PING_TIMEOUT_S: Final = 20.0
 """How long a client may leave a ping unanswered before its connection is given up."""
 
@@ -41,9 +51,13 @@ def options(config: ServerConfig) -> list[tuple[str, int]]:
     """Channel arguments. Pure."""
     given = {
         "grpc.max_receive_message_length": config.max_infer_bytes,
+        # The first is where grpc begins to refuse some at random, the second where it refuses all.
+        "grpc.max_metadata_size": config.max_header_bytes,
+        "grpc.absolute_max_metadata_size": config.max_header_bytes,
         "grpc.max_send_message_length": -1,
         "grpc.max_concurrent_streams": MAX_STREAMS,
         "grpc.so_reuseport": 0,  # else two servers share a port and neither says so
+        "grpc.server_handshake_timeout_ms": _ms(HANDSHAKE_S),
         "grpc.keepalive_time_ms": _ms(config.grpc_keepalive_s),
         "grpc.keepalive_timeout_ms": _ms(PING_TIMEOUT_S),
         # Both sides: connections without calls are pinged, and may ping.
@@ -55,6 +69,29 @@ def options(config: ServerConfig) -> list[tuple[str, int]]:
         given["grpc.max_connection_age_ms"] = _ms(config.grpc_max_connection_age_s)
         given["grpc.max_connection_age_grace_ms"] = _ms(config.request_timeout_s)
     return list(given.items())
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raises AddressUnavailable if somebody listens there: grpc would also write lines of its own."""
+    if port == 0:
+        return
+    for family, kind, _, _, address in _addresses(host, port):
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+                probe.listen(1)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    detail = "the port is in use; choose another with --grpc-port"
+                    raise AddressUnavailable(host, port, detail) from error
+
+
+def _addresses(host: str, port: int) -> list[Any]:
+    try:
+        return socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+    except OSError:  # grpc has more to say of it
+        return []
 
 
 def _ms(seconds: float) -> int:
@@ -91,10 +128,12 @@ class GrpcServer:
         control: ControlService,
         config: ServerConfig,
         exchanges: Exchanges,
-        guard: Guard,
+        guard: Admission,
+        tls: Files | None = None,
     ) -> None:
+        """`tls` is what it listens with; by default there is none."""
         names = [*(each.name for each in services), HealthService.name]
-        self._config = config
+        self._config, self._admission, self._tls = config, guard, tls
         self._health = HealthService(control, [*names, *NAMES], exchanges, guard)
         reflections = [ReflectionService(name, names, exchanges, guard) for name in NAMES]
         self._services: list[Service] = [*services, self._health, *reflections]
@@ -106,10 +145,14 @@ class GrpcServer:
         Raises:
             AddressUnavailable.
         """
+        _check_free(host, port)
         self._server = grpc.aio.server(options=options(self._config))
         self._server.add_generic_rpc_handlers([_Router(self._services)])
         try:
-            bound = int(self._server.add_insecure_port(f"{host}:{port}"))
+            if self._tls is None:
+                bound = int(self._server.add_insecure_port(f"{host}:{port}"))
+            else:
+                bound = int(self._server.add_secure_port(f"{host}:{port}", credentials(self._tls)))
         except RuntimeError as error:
             detail = "the port is in use or the address is not here; choose with --grpc-port"
             raise AddressUnavailable(host, port, detail) from error
@@ -120,14 +163,32 @@ class GrpcServer:
         """The state of the server or of a model may have changed."""
         self._health.tell_change()
 
-    async def stop(self) -> None:
+    async def stop(self) -> int:
         """Say NOT_SERVING, take no new calls, let those in flight end within the time limit.
 
         Streams are not waited for until their clients have no more to send: what was read is
-        answered, then they end with UNAVAILABLE.
+        answered, then they end with UNAVAILABLE. A client that does not read is not waited for
+        either, once all is answered.
+
+        Returns:
+            Requests that were cut off.
         """
         for service in self._services:
             service.shell.drain.set()
         self.tell_change()
-        if self._server is not None:
-            await self._server.stop(self._config.shutdown_timeout_s)
+        if self._server is None:
+            return 0
+        limit_s = self._config.shutdown_timeout_s
+        stopping = asyncio.ensure_future(self._server.stop(limit_s))
+        began = working_by = time.monotonic()
+        working = 0
+        while not stopping.done():
+            now = time.monotonic()
+            if now < began + limit_s:  # after it grpc cancels what is left
+                working = self._admission.working("grpc")
+            if working:
+                working_by = now
+            elif now > working_by + WRITE_TIMEOUT_S:
+                await self._server.stop(None)
+            await asyncio.wait({stopping}, timeout=SETTLING_S)
+        return working if time.monotonic() >= began + limit_s else 0

@@ -14,16 +14,16 @@ import grpc
 from nerve.errors import NerveError, ServerStopping
 from nerve.exchange import Access
 from nerve.frontend.grpc.calls import (
+    EOF,
     WELL,
     Bind,
     Context,
     Method,
     RequestT,
     Shell,
+    identity,
     left_by_its_client,
 )
-
-EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # not in the stubs
 
 
 def stream(
@@ -32,7 +32,7 @@ def stream(
     *,
     shell: Shell,
     in_flight: int,
-    access: Access = Access.PREDICT,
+    access: Access,
     weight: Callable[[RequestT, int], int] = lambda *_: 1,
     told: Callable[[RequestT], Callable[[str], str]] = lambda _: str,
 ) -> Bind:
@@ -106,6 +106,8 @@ class _Stream(Generic[RequestT]):
 
     async def run(self) -> None:
         """Serve until the client has no more to send, or leaves, or the server stops."""
+        await self._shell.turn_away(self._way.path, self._context, self._way.access)
+        self._context.set_trailing_metadata(identity(self._context))
         reader = asyncio.create_task(self._read())
         drain = asyncio.create_task(self._shell.drain.wait())
         drain.add_done_callback(lambda _: reader.cancel())
@@ -147,12 +149,14 @@ class _Stream(Generic[RequestT]):
 
     async def _work(self, request: RequestT, size: int, began: float) -> bytes:
         with self._shell.reported(self._way.path, self._context, began=began) as exchange:
+            exchange.received_bytes = size
             try:
                 self._shell.admit(exchange, self._context, self._way.access)
                 written = await self._answer(request, self._context, size)
             except NerveError as error:
-                exchange.reason = error.reason
+                exchange.reason, exchange.code = error.reason, self._shell.code(error).name
                 raise
+            exchange.sent_bytes = len(written)
             if not isinstance(written, Refusal):
                 exchange.status = WELL
             return bytes(written)  # grpc takes nothing derived of it

@@ -10,10 +10,13 @@ from typing import Final
 from aiohttp import web
 
 from nerve.errors import NerveError, ServerFault, shown
-from nerve.exchange import Access, Exchange, Exchanges
-from nerve.frontend.guard import Guard
+from nerve.exchange import Access, Exchange, Exchanges, clean_request_id
+from nerve.frontend.admission import Admission
+from nerve.frontend.http.browsers import Browsers
+from nerve.frontend.http.connections import answering
 from nerve.frontend.http.dialect import REASON_HEADER, Dialect, Handler
-from nerve.frontend.http.in_flight import IN_FLIGHT, InFlight
+from nerve.frontend.http.in_flight import ADMISSION, IN_FLIGHT, InFlight
+from nerve.frontend.http.quick_refusals import QuickRefusals
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +32,13 @@ OPEN_INFERENCE: Final = re.compile(
     f"(?:{'|'.join(re.sub('{.*?}', '[^/]+', each) for each in PREFIXES)})/v2(?:/|$)"
 )
 """Paths of the Open Inference Protocol, served or not: its errors have a shape of their own."""
-ECHOED: Final = ("x-request-id", "x-baseten-customer-request-id")
-"""Request headers that come back as they are, so that logs of both sides can be joined."""
+REQUEST_ID: Final = "x-request-id"
+ECHOED: Final = (REQUEST_ID, "x-baseten-customer-request-id")
+"""Request headers that come back, so that logs of both sides can be joined."""
+
+
+QUICK: Final = web.AppKey("quick", QuickRefusals)
+EXCHANGE: Final = web.RequestKey("exchange", Exchange)
 
 
 class Routes:
@@ -68,17 +76,20 @@ class Routes:
             found = self._by_tail.get(request.path.rpartition("/")[2])
         if found is None and "/v1/" not in request.path:
             found = self._by_name.get("encoderfile")
-        return found or self._by_name["native"], Access.READ
+        return found or self._by_name["native"], Access.KNOWN
 
 
-def build_app(dialects: Sequence[Dialect], exchanges: Exchanges, guard: Guard) -> web.Application:
+def build_app(
+    dialects: Sequence[Dialect], exchanges: Exchanges, guard: Admission, browsers: Browsers
+) -> web.Application:
     """The application.
 
     Args:
         dialects: `native`, which answers for unknown paths, as `openinference` and `encoderfile` do
             where they are among them.
         exchanges: requests are reported there.
-        guard: says who may ask what.
+        guard: says who may ask what, and when there is too much to do.
+        browsers: says what web pages may do; of /mcp, its dialect does.
     """
     routes, in_flight = Routes(dialects), InFlight()
 
@@ -87,38 +98,71 @@ def build_app(dialects: Sequence[Dialect], exchanges: Exchanges, guard: Guard) -
         dialect, access = routes.of(request)
         # Two look-ups; the rest of the headers is for those who want them.
         headers = {name.lower(): value for name, value in request.headers.items()}
+        if "authorization" in headers:  # some clients append their own to a first one
+            headers["authorization"] = request.headers["Authorization"]
         with exchanges.open(_exchange(request, dialect, headers), headers) as exchange:
 
             async def admitted(request: web.Request) -> web.StreamResponse:
+                if dialect.name != "mcp":
+                    if (preflight := browsers.preflight(request)) is not None:
+                        return preflight
+                    browsers.refuse(request, access)
+                if crowd is not None and access is not Access.OPEN:
+                    raise crowd
                 exchange.key = guard.admit(headers, access, exchange.peer)
                 return await handler(request)
 
-            with in_flight:
+            with in_flight, answering(request) as crowd:
                 response = await _answered(request, admitted, dialect, exchange)
-            for name in ECHOED:
-                if name in headers:
-                    response.headers[name] = headers[name]
-            if in_flight.draining:
+            _identify(response, headers, exchange)
+            if in_flight.draining or crowd is not None:
                 response.force_close()  # a client that keeps its connection finds another server
             exchange.status, exchange.counts = str(response.status), dialect.counts(response)
+            exchange.sent_bytes = response.content_length or 0
+            request[EXCHANGE] = exchange
         return response
 
     app = web.Application(middlewares=[report])
-    app[IN_FLIGHT] = in_flight
+    app[IN_FLIGHT], app[ADMISSION] = in_flight, guard
+    app[QUICK] = quick = QuickRefusals(exchanges, guard)
+
+    async def learn(request: web.Request, response: web.StreamResponse) -> None:
+        if isinstance(response, web.Response) and (exchange := request.get(EXCHANGE)) is not None:
+            quick.learn(request, response, exchange)
+
+    app.on_response_prepare.append(browsers.prepare)
+    app.on_response_prepare.append(learn)  # with all headers
     routes.add_to(app)
     return app
 
 
 def _exchange(request: web.Request, dialect: Dialect, headers: dict[str, str]) -> Exchange:
     resource = request.match_info.route.resource
-    return Exchange(
+    exchange = Exchange(
         "http",
         dialect.name,
         request.method,
         "" if resource is None else resource.canonical,
         peer=request.remote or "",
-        request_id=next((headers[name] for name in ECHOED if name in headers), None),
+        received_bytes=request.content_length or 0,
     )
+    for name in ECHOED:
+        if name in headers and (given := clean_request_id(headers[name])):
+            exchange.request_id = given
+            break
+    return exchange
+
+
+def _identify(response: web.StreamResponse, headers: dict[str, str], exchange: Exchange) -> None:
+    """Have the answer tell by what its request is found in logs and traces."""
+    if response.prepared:  # a stream, whose headers went out long ago
+        return
+    response.headers[REQUEST_ID] = exchange.request_id
+    for name in ECHOED[1:]:
+        if name in headers and (given := clean_request_id(headers[name])):
+            response.headers[name] = given
+    if exchange.traceparent:
+        response.headers["traceparent"] = exchange.traceparent
 
 
 async def _answered(
@@ -133,7 +177,7 @@ async def _answered(
         if isinstance(error, ServerFault):
             log.error("request failed: %s", error)
         response = dialect.error(error)
-        if not request.content.at_eof() or request.content.exception() is not None:
+        if not request.content.is_eof() or request.content.exception() is not None:
             response.force_close()  # the rest of a refused body is not waited for
     except web.HTTPException as error:
         if error.status not in (404, 405):

@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 
 from aiohttp import web
 
+from nerve.exchange import current
+
 Message: TypeAlias = MutableMapping[str, Any]  # as ASGI has it
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
@@ -26,6 +28,8 @@ LEAVING_S = 5.0
 """How long an application may take to end when its client has left."""
 LEFT = "left"
 """Key of the request's state: an asyncio.Event that is set when nobody reads the answer any more."""
+EXCHANGE = "exchange"
+"""Likewise: the `nerve.exchange.Exchange` of the request."""
 
 
 async def answer(
@@ -100,7 +104,7 @@ class _Exchange:
             ],
             "client": None,
             "server": None,
-            "state": {LEFT: self.left},
+            "state": {LEFT: self.left, EXCHANGE: current()},
         }
 
     async def receive(self) -> Message:

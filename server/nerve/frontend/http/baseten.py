@@ -9,6 +9,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from nerve.config.server import ServerConfig
+from nerve.exchange import Access
 from nerve.frontend.http.body import OffsetUnitName, Strings
 from nerve.frontend.http.call import read_call
 from nerve.frontend.http.dialect import Route, answer_headers, json_response
@@ -104,7 +105,7 @@ class BasetenDialect(TeiDialect):
     def routes(self) -> list[Route]:
         """See `Dialect.routes`."""
         return [
-            Route("POST", f"{prefix}/predict_tokens", self._predict_tokens, {
+            Route("POST", f"{prefix}/predict_tokens", self._predict_tokens, Access.PREDICT, {
                 "operationId": f"predict_tokens{suffix}", "tags": ["Baseten"],
                 "summary": "Find entities in texts",
                 "request": PredictTokensRequest,

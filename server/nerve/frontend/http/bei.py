@@ -16,6 +16,7 @@ import nerve
 from nerve.config.running import Precision
 from nerve.config.server import ServerConfig
 from nerve.errors import kind_of
+from nerve.exchange import Access
 from nerve.frontend.http.body import OffsetUnitName
 from nerve.frontend.http.dialect import JSON, Route, answer_headers, json_response
 from nerve.frontend.http.tei import PLACES, Inputs, TeiDialect, read_request
@@ -209,7 +210,7 @@ class BeiDialect(TeiDialect):
         """See `Dialect.routes`."""
         refused = ("400", "404", "408", "413", "422", "500", "503", "504")
         routes = [
-            Route("GET", "/ping", self._ping, {
+            Route("GET", "/ping", self._ping, Access.OPEN, {
                 "operationId": "ping", "tags": ["Probes"],
                 "summary": "Readiness, with an empty body",
                 "responses": {"200": {}}, "errors": ("503",),
@@ -217,19 +218,19 @@ class BeiDialect(TeiDialect):
         ]  # fmt: skip
         for prefix, suffix in PLACES:
             routes += [
-                Route("GET", f"{prefix}/info", self._info, {
+                Route("GET", f"{prefix}/info", self._info, Access.READ, {
                     "operationId": f"info{suffix}", "tags": ["Baseten"],
                     "summary": "Labels and limits of a model",
                     "responses": {"200": {"model": Info}}, "errors": ("404", "503"),
                 }),
-                Route("POST", f"{prefix}/tokenize", self._tokenize, {
+                Route("POST", f"{prefix}/tokenize", self._tokenize, Access.PREDICT, {
                     "operationId": f"tokenize{suffix}", "tags": ["Baseten"],
                     "summary": "The tokens of whole texts; the model is not run",
                     "request": TokenizeRequest, "required": True,
                     "example": {"inputs": ["Ada Lovelace met Babbage in London"]},
                     "responses": {"200": {"model": list[list[SimpleToken]]}}, "errors": refused,
                 }),
-                Route("POST", f"{prefix}/decode", self._decode, {
+                Route("POST", f"{prefix}/decode", self._decode, Access.PREDICT, {
                     "operationId": f"decode{suffix}", "tags": ["Baseten"],
                     "summary": "The texts that lists of token ids stand for",
                     "request": DecodeRequest, "required": True,

@@ -19,6 +19,7 @@ from nerve.errors import (
     UnsupportedEncoding,
     kind_of,
 )
+from nerve.frontend.http.in_flight import ADMISSION
 from nerve.offload import INLINE_BYTES, offload
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
@@ -58,7 +59,9 @@ async def read_body(request: web.Request, *, limit_bytes: int, timeout_s: float)
         BodyTooLarge: it is (or says it is) over the limit; the rest is not read.
         BodyTimeout: it did not arrive in time.
         MalformedBody: the transfer or content encoding is broken.
+        ServerBusy: with this one, the server would have too much in memory.
     """
+    hold = request.app[ADMISSION].hold
     coding = request.headers.get("Content-Encoding", "").lower()
     if coding not in ("", "identity", *CODINGS):
         raise UnsupportedEncoding(coding, tuple(CODINGS))
@@ -73,6 +76,7 @@ async def read_body(request: web.Request, *, limit_bytes: int, timeout_s: float)
                 size += len(part)
                 if size > limit_bytes:
                     raise BodyTooLarge(limit_bytes)
+                hold(len(part))
                 parts.append(part)
     except TimeoutError:
         raise BodyTimeout(timeout_s) from None
@@ -81,7 +85,9 @@ async def read_body(request: web.Request, *, limit_bytes: int, timeout_s: float)
         raise MalformedBody("its transfer or content encoding is broken") from error
     body = b"".join(parts)
     if coding in CODINGS and body:
-        return await asyncio.to_thread(inflate, body, coding, limit_bytes=limit_bytes)
+        plain = await asyncio.to_thread(inflate, body, coding, limit_bytes=limit_bytes)
+        hold(len(plain))
+        return plain
     return body
 
 

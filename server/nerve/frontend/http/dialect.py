@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from nerve.errors import NerveError
+from nerve.errors import NerveError, Unauthenticated
 from nerve.exchange import Access
 from nerve.frontend.status import retry_after_s
 from nerve.types import ModelInfo
@@ -28,14 +28,15 @@ REASON_HEADER = "x-nerve-reason"
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route and its OpenAPI operation; `operation` without responses of errors."""
+    """A route, what it takes to be answered there, and its OpenAPI operation; `operation` without
+    responses of errors."""
 
     method: str
     path: str
     handler: Handler
+    access: Access
     operation: Mapping[str, Any] = field(default_factory=dict)
     documented: bool = True
-    access: Access = Access.PREDICT
 
     @property
     def template(self) -> str:
@@ -83,6 +84,8 @@ def text_response(
 def error_headers(error: NerveError) -> dict[str, str]:
     """A stable word for programs, and Retry-After where trying again helps."""
     headers = {REASON_HEADER: error.reason}
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = 'Bearer realm="nerve"'
     seconds = retry_after_s(error)
     if seconds is not None:
         headers["Retry-After"] = str(seconds)

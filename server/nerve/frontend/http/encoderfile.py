@@ -18,6 +18,7 @@ from nerve.errors import (
     NerveError,
     UnsupportedMediaType,
 )
+from nerve.exchange import Access
 from nerve.frontend.encoderfile_wording import wording
 from nerve.frontend.http.body import (
     OffsetUnitName,
@@ -202,7 +203,7 @@ class EncoderfileDialect(Dialect):
     def routes(self) -> list[Route]:
         """See `Dialect.routes`."""
         out = [
-            Route("GET", "/health", self._health, {
+            Route("GET", "/health", self._health, Access.OPEN, {
                 "operationId": "health", "summary": "Liveness: the server answers",
                 "tags": ["Encoderfile"], "responses": {"200": {"schema": {"type": "string"}}},
             }),
@@ -213,20 +214,20 @@ class EncoderfileDialect(Dialect):
             ("/v1/models/{model}/versions/{version}", "_of_version"),
         ):
             if prefix:
-                out.append(Route("GET", f"{prefix}/health", self._model_health, {
+                out.append(Route("GET", f"{prefix}/health", self._model_health, Access.OPEN, {
                     "operationId": f"health{suffix}", "summary": "Whether the model answers",
                     "tags": ["Encoderfile"],
                     "responses": {"200": {"schema": {"type": "string"}}},
                     "errors": ("404", "503"),
                 }))  # fmt: skip
             out += [
-                Route("GET", f"{prefix}/model", self._model, {
+                Route("GET", f"{prefix}/model", self._model, Access.READ, {
                     "operationId": f"get_model_metadata{suffix}", "tags": ["Encoderfile"],
                     "summary": "Name, type and labels of the model",
                     "responses": {"200": {"model": GetModelMetadataResponse}},
                     "errors": ("404", "503"),
                 }),
-                Route("POST", f"{prefix}/predict", self._predict, {
+                Route("POST", f"{prefix}/predict", self._predict, Access.PREDICT, {
                     "operationId": f"predict{suffix}", "tags": ["Encoderfile"],
                     "summary": "Tag texts token by token",
                     "request": TokenClassificationRequest,

@@ -7,6 +7,8 @@ from typing import Final
 
 from aiohttp import web
 
+from nerve.frontend.admission import Admission
+
 
 class InFlight:
     """Counts requests between their head and their answer, and tells when there is none."""
@@ -16,6 +18,11 @@ class InFlight:
         self._count = 0
         self._none = asyncio.Event()
         self._none.set()
+
+    @property
+    def count(self) -> int:
+        """Requests that are being answered, probes included."""
+        return self._count
 
     def __enter__(self) -> None:
         self._count += 1
@@ -32,3 +39,4 @@ class InFlight:
 
 
 IN_FLIGHT: Final = web.AppKey("in_flight", InFlight)
+ADMISSION: Final = web.AppKey("admission", Admission)

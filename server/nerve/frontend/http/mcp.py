@@ -15,6 +15,7 @@ from aiohttp import web
 
 from nerve.config.server import ServerConfig
 from nerve.errors import NerveError, UnsupportedMediaType, shown
+from nerve.exchange import Access
 from nerve.frontend.http.asgi import Asgi, Message, Receive, Send, answer
 from nerve.frontend.http.body import read_body
 from nerve.frontend.http.dialect import (
@@ -66,10 +67,10 @@ class McpDialect(Dialect):
     def routes(self) -> list[Route]:
         """See `Dialect.routes`."""
         return [
-            Route("POST", PATH, self._post, documented=False),
-            Route("GET", PATH, self._stream, documented=False),
-            Route("DELETE", PATH, self._delete, documented=False),
-            Route("OPTIONS", PATH, self._preflight, documented=False),
+            Route("POST", PATH, self._post, Access.PREDICT, documented=False),
+            Route("GET", PATH, self._stream, Access.PREDICT, documented=False),
+            Route("DELETE", PATH, self._delete, Access.PREDICT, documented=False),
+            Route("OPTIONS", PATH, self._preflight, Access.OPEN, documented=False),
         ]
 
     def drain(self) -> None:
@@ -190,9 +191,9 @@ class McpDialect(Dialect):
         return {"Access-Control-Allow-Origin": origin, "Vary": "Origin"} | CORS
 
     def counts(self, response: web.StreamResponse) -> bool:
-        """Only our own refusals: calls are counted where they are made, also over stdio, and how
-        long a client listens says nothing."""
-        return REASON_HEADER in response.headers
+        """Only refusals, ours and the SDK's: calls are counted where they are made, also over stdio,
+        and how long a client listens says nothing."""
+        return response.status >= 400 or REASON_HEADER in response.headers
 
     def error(self, error: NerveError) -> web.Response:
         """A JSON-RPC error."""

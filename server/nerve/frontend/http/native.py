@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
+import base64
 import functools
+import hashlib
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Literal
 
 import orjson
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel
 
-from nerve.errors import NerveError
-from nerve.frontend.http.dialect import Dialect, Route, error_headers, json_response
-from nerve.frontend.status import outcome
+from nerve.exchange import Access
+from nerve.frontend.http.dialect import Route, json_response
+from nerve.frontend.http.metrics import PATH, Probes, ProbesDialect
 from nerve.service.control import ControlService, ModelStatus, ModelSummary
 
 ASSETS = {
     "swagger-ui.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
 }
-_PAGE = """<!doctype html>
+_SCRIPT = 'SwaggerUIBundle({url: "openapi.json", dom_id: "#ui"});'
+_PAGE = f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -34,10 +35,21 @@ _PAGE = """<!doctype html>
 <body>
 <div id="ui"></div>
 <script src="docs/swagger-ui-bundle.js"></script>
-<script>SwaggerUIBundle({url: "openapi.json", dom_id: "#ui"});</script>
+<script>{_SCRIPT}</script>
 </body>
 </html>
 """
+_DIGEST = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+PAGE_HEADERS = {
+    # Nothing but what comes from here, within no page of others.
+    "Content-Security-Policy": (
+        f"default-src 'none'; script-src 'self' 'sha256-{_DIGEST}'; "
+        "style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+}
 
 
 class ModelList(BaseModel):
@@ -66,57 +78,66 @@ class ErrorBody(BaseModel):
     reason: str
 
 
-class NativeDialect(Dialect):
+class NativeDialect(ProbesDialect):
     """/v1/models, /livez, /readyz, /metrics, /openapi.json and /docs."""
-
-    name = "native"
 
     def __init__(
         self,
         control: ControlService,
-        registry: CollectorRegistry,
+        probes: Probes,
         *,
         describe: Callable[[], Mapping[str, object]],
+        metrics_elsewhere: bool = False,
     ) -> None:
-        """`describe` makes the OpenAPI document; it is asked when the first client wants it."""
-        self._control, self._registry = control, registry
+        """Answers for `control`.
+
+        Args:
+            control: knows the models.
+            probes: answers for /livez, /readyz and /metrics.
+            describe: makes the OpenAPI document; it is asked when the first client wants it.
+            metrics_elsewhere: /metrics has a port of its own, and is not served here.
+        """
+        super().__init__(probes)
+        self._control = control
+        self._metrics_elsewhere = metrics_elsewhere
         self._document = functools.cache(lambda: orjson.dumps(describe()))
 
     def routes(self) -> list[Route]:
         """See `Dialect.routes`."""
         return [
-            Route("GET", "/v1/models", self._models, {
+            Route("GET", "/v1/models", self._models, Access.READ, {
                 "operationId": "list_models", "tags": ["Models"],
                 "summary": "Every model with its state",
                 "responses": {"200": {"model": ModelList}},
             }),
-            Route("GET", "/v1/models/{model}", self._model, {
+            Route("GET", "/v1/models/{model}", self._model, Access.READ, {
                 "operationId": "get_model", "tags": ["Models"],
                 "summary": "State, versions, labels and limits of a model",
                 "responses": {"200": {"model": ModelStatus}}, "errors": ("404",),
             }),
-            Route("GET", "/livez", self._live, {
+            Route("GET", "/livez", self._probes.live, Access.OPEN, {
                 "operationId": "live", "tags": ["Probes"],
                 "summary": "Liveness: the process answers",
                 "responses": {"200": {"model": Liveness}},
             }),
-            Route("GET", "/readyz", self._ready, {
+            Route("GET", "/readyz", self._probes.ready, Access.OPEN, {
                 "operationId": "ready", "tags": ["Probes"],
                 "summary": "Readiness: models are loaded and requests are welcome",
                 "responses": {"200": {"model": Readiness}, "503": {"model": Readiness}},
             }),
-            Route("GET", "/metrics", self._metrics, {
+            Route("GET", PATH, self._elsewhere if self._metrics_elsewhere else self._probes.metrics,
+                Access.READ, {
                 "operationId": "metrics", "tags": ["Probes"],
                 "summary": "Prometheus metrics",
                 "responses": {"200": {"schema": {"type": "string"}, "type": "text/plain"}},
-            }),
-            Route("GET", "/openapi.json", self._openapi, {
+            }, documented=not self._metrics_elsewhere),
+            Route("GET", "/openapi.json", self._openapi, Access.READ, {
                 "operationId": "openapi", "tags": ["Documentation"],
                 "summary": "This document",
                 "responses": {"200": {"schema": {"type": "object"}}},
             }),
-            Route("GET", "/docs", self._docs, documented=False),
-            Route("GET", "/docs/{asset}", self._asset, documented=False),
+            Route("GET", "/docs", self._docs, Access.READ, documented=False),
+            Route("GET", "/docs/{asset}", self._asset, Access.READ, documented=False),
         ]  # fmt: skip
 
     async def _models(self, _request: web.Request) -> web.Response:
@@ -125,23 +146,14 @@ class NativeDialect(Dialect):
     async def _model(self, request: web.Request) -> web.Response:
         return json_response(self._control.model(request.match_info["model"]))
 
-    async def _live(self, _request: web.Request) -> web.Response:
-        return json_response({"live": True})
-
-    async def _ready(self, _request: web.Request) -> web.Response:
-        ready = self._control.ready
-        body = {"ready": ready, "models": self._control.states()}
-        return json_response(body, status=200 if ready else 503)
-
-    async def _metrics(self, _request: web.Request) -> web.Response:
-        body = await asyncio.to_thread(generate_latest, self._registry)  # long with many models
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def _elsewhere(self, _request: web.Request) -> web.Response:
+        raise web.HTTPNotFound  # by name, so that the answer has our own shape
 
     async def _openapi(self, _request: web.Request) -> web.Response:
         return web.Response(body=self._document(), content_type="application/json")
 
     async def _docs(self, _request: web.Request) -> web.Response:
-        return web.Response(text=_PAGE, content_type="text/html")
+        return web.Response(text=_PAGE, content_type="text/html", headers=PAGE_HEADERS)
 
     async def _asset(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["asset"]
@@ -150,13 +162,3 @@ class NativeDialect(Dialect):
         path = files("nerve.frontend.http") / "static" / "swagger-ui" / name
         headers = {"Content-Type": ASSETS[name], "Cache-Control": "max-age=86400"}
         return web.FileResponse(str(path), headers=headers)
-
-    def error(self, error: NerveError) -> web.Response:
-        """`{"error", "reason"}`."""
-        body = {"error": str(error), "reason": error.reason}
-        return json_response(body, status=outcome(error).http, headers=error_headers(error))
-
-    def fallback(self, status: int, message: str) -> web.Response:
-        """The same shape."""
-        reason = "method_not_allowed" if status == 405 else "not_found"
-        return json_response({"error": message, "reason": reason}, status=status)

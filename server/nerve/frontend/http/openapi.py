@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 import nerve
+from nerve.exchange import Access
 from nerve.frontend.http.call import DEADLINE_HEADER, TIMEOUT_HEADER
 from nerve.frontend.http.dialect import (
     MODEL_HEADER,
@@ -60,8 +61,15 @@ COMPUTE_HEADERS = {
     "x-queue-time": ("Milliseconds, mean over the texts.", "integer"),
     "x-inference-time": ("Milliseconds, mean over the texts.", "integer"),
 }  # fmt: skip
+SCHEMES: Mapping[str, Mapping[str, str]] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+"""How a key is sent. Roles are scopes of keys."""
 DESCRIPTIONS = {
     "400": "The body is not JSON, or there is no text.",
+    "401": "There is no API key with the request, or one that is not known.",
+    "403": "The API key has not the scope that this takes.",
     "404": "There is no such model or version.",
     "408": "The body did not arrive in time.",
     "409": "The server was not started to load and unload on request.",
@@ -89,14 +97,16 @@ ERROR_MODELS: Mapping[str, type[object]] = {
 }
 
 
-def build_document(dialects: Sequence[Dialect]) -> dict[str, Any]:
-    """The document for every documented route."""
+def build_document(dialects: Sequence[Dialect], *, keyed: bool = False) -> dict[str, Any]:
+    """The document for every documented route; with `keyed` they want API keys."""
     schemas = _schemas(dialects)
     paths: dict[str, dict[str, Any]] = {}
     for dialect in dialects:
         for route in dialect.routes():
             if route.documented:
                 operation = _operation(route, dialect.name)
+                if keyed:
+                    _guard(operation, route.access, dialect.name)
                 paths.setdefault(route.template, {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
@@ -124,8 +134,17 @@ def build_document(dialects: Sequence[Dialect]) -> dict[str, Any]:
             {"name": "Documentation", "description": "This API"},
         ],
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": {"schemas": schemas} | ({"securitySchemes": SCHEMES} if keyed else {}),
     }
+
+
+def _guard(operation: dict[str, Any], access: Access, dialect: str) -> None:
+    """Tell which scope of a key it takes, and what is answered without."""
+    operation["security"] = []
+    if access is not Access.OPEN:
+        operation["security"] = [{name: [access.value]} for name in SCHEMES]
+        for status in ("401", "403", "429"):
+            operation["responses"].setdefault(status, _error_response(status, dialect))
 
 
 def _schemas(dialects: Sequence[Dialect]) -> dict[str, Any]:

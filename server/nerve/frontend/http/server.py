@@ -5,21 +5,33 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import ssl
+import sys
+import time
 from typing import Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from nerve.config.settings.limits import LimitSettings
 from nerve.errors import AddressUnavailable
+from nerve.frontend.http.application import QUICK
+from nerve.frontend.http.connections import Connections, Times
 from nerve.frontend.http.in_flight import IN_FLIGHT
 
 log = logging.getLogger(__name__)
 
-BACKLOG: Final = 2048
-KEEPALIVE_S: Final = 75.0
-"""How long a connection may be idle, or take to send the head of its first request."""
+BACKLOG: Final = 1024
 WRITE_TIMEOUT_S: Final = 2.0
-"""How long a slow client may take, when the server stops, to read an answer that is ready."""
+"""When the server stops: how long a client may take to send the rest of a head, and a slow one to read
+an answer that is ready."""
+SILENT_S: Final = 0.5
+"""When the server stops: how long a client that has connected may take to ask."""
+HANDSHAKE_S: Final = 10.0
+"""How long a client may take to agree on TLS."""
+SETTLING_S: Final = 0.01
+SPARE_FILES: Final = 192
+"""Files that are left for all else than connections: RESERVE of them twice, and models."""
 
 
 class _ClientFaults(logging.Filter):
@@ -33,6 +45,16 @@ class _ClientFaults(logging.Filter):
         return False
 
 
+def _open_files() -> int:
+    """How many this process may have; gRPC and models want some, too."""
+    if sys.platform == "win32":
+        return sys.maxsize
+    import resource  # noqa: PLC0415  not on Windows
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
 def _protocol_log() -> logging.Logger:
     logger = logging.getLogger("nerve.frontend.http.protocol")
     if not logger.filters:
@@ -43,8 +65,12 @@ def _protocol_log() -> logging.Logger:
 class HttpServer:
     """A listening application. `start`, then `stop`."""
 
-    def __init__(self, app: web.Application, *, shutdown_timeout_s: float) -> None:
-        self._in_flight, self._timeout_s = app[IN_FLIGHT], shutdown_timeout_s
+    def __init__(
+        self, app: web.Application, limits: LimitSettings, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """`tls` is what it listens with; by default there is none."""
+        self._tls = tls
+        self._in_flight, self._limits, self._quick = app[IN_FLIGHT], limits, app[QUICK]
         self._runner = web.AppRunner(
             app,
             access_log=None,
@@ -53,11 +79,21 @@ class HttpServer:
             # After a refused body the rest is read and dropped for so long, so that the client
             # can read the answer before the connection ends.
             lingering_time=2.0,
-            keepalive_timeout=KEEPALIVE_S,
+            keepalive_timeout=limits.keepalive_timeout_s,
             logger=_protocol_log(),
             auto_decompress=False,  # aiohttp answers br and zstd as if they were no HTTP
+            # A line alone is bounded by the whole head, which `Connections` measures.
+            max_line_size=limits.max_header_bytes,
+            max_field_size=limits.max_header_bytes,
         )
-        self._site: web.TCPSite | None = None
+        self._listener: asyncio.Server | None = None
+        self._connections: Connections | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    @property
+    def connections(self) -> int:
+        """That are open."""
+        return 0 if self._connections is None else self._connections.count
 
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port (the kernel's choice for 0).
@@ -65,31 +101,88 @@ class HttpServer:
         Raises:
             AddressUnavailable.
         """
+        limits = self._limits
+        most = _open_files() - SPARE_FILES
+        if most < limits.max_connections:
+            log.warning(
+                "max_connections is %d, but this process may open no more files than for %d "
+                "(ulimit -n): that is the limit",
+                limits.max_connections,
+                max(most, 1),
+            )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host.strip("[]"), port, backlog=BACKLOG)
+        new_protocol = self._runner.server
+        assert new_protocol is not None
+        connections = Connections(
+            new_protocol,
+            limit=max(1, min(limits.max_connections, most)),
+            times=Times(limits.head_timeout_s, limits.write_timeout_s, limits.keepalive_timeout_s),
+            max_header_bytes=limits.max_header_bytes,
+            quick=self._quick,
+        )
+        loop = asyncio.get_running_loop()
         try:
-            await site.start()
+            listener = await loop.create_server(
+                connections,
+                host.strip("[]"),
+                port,
+                backlog=BACKLOG,
+                ssl=self._tls,
+                ssl_handshake_timeout=None if self._tls is None else HANDSHAKE_S,
+            )
         except OSError as error:
             await self._runner.cleanup()
             detail = error.strerror or str(error)
             if error.errno == errno.EADDRINUSE:
                 detail = "the port is in use; choose another with --http-port"
             raise AddressUnavailable(host, port, detail) from error
-        self._site = site
-        return int(self._runner.addresses[0][1])
+        self._listener, self._connections = listener, connections
+        self._watching = asyncio.create_task(connections.watch(), name="connections")
+        return int(listener.sockets[0].getsockname()[1])
 
-    async def stop(self) -> None:
+    def drain(self) -> None:
+        """Have clients that keep their connections look for another server with their next request."""
+        self._in_flight.draining = self._quick.stopped = True
+
+    async def stop(self) -> int:
         """Stop accepting, let requests in flight end within the time limit, close.
 
         aiohttp's own shutdown reads nothing more, so a request whose body is on its way would
         be lost; this waits for it first.
+
+        Returns:
+            Requests that were cut off.
         """
-        self._in_flight.draining = True
-        if self._site is not None:
-            await self._site.stop()
+        self.drain()
+        cut_off = 0
+        if self._listener is not None:
+            for _ in range(3):  # who has connected by now is accepted
+                await asyncio.sleep(0)
+            self._listener.close()
             try:
-                async with asyncio.timeout(self._timeout_s):
-                    await self._in_flight.wait_for_none()
+                async with asyncio.timeout(self._limits.shutdown_timeout_s):
+                    await self._finish()
             except TimeoutError:
-                log.warning("requests were still in flight after %g s", self._timeout_s)
+                cut_off = self._in_flight.count
+        if self._watching is not None:
+            self._watching.cancel()
+        if self._connections is not None:
+            self._connections.hang_up()  # whoever has not read by now; the others are idle
         await self._runner.cleanup()
+        return cut_off
+
+    async def _finish(self) -> None:
+        """Return when everything that has come is answered."""
+        assert self._connections is not None
+        silent_until = time.monotonic() + SILENT_S
+        settled_by: float | None = None
+        while True:
+            if self._in_flight.count:
+                settled_by = None
+                await self._in_flight.wait_for_none()
+            now = time.monotonic()
+            if settled_by is None:
+                settled_by = now + WRITE_TIMEOUT_S
+            if now > settled_by or not self._connections.unsettled(silent=now < silent_until):
+                return
+            await asyncio.sleep(SETTLING_S)

@@ -46,14 +46,22 @@ class Calls:
         self._exchanges = exchanges
 
     async def make(
-        self, call: Awaitable[types.CallToolResult], *, tool: str, left: asyncio.Event | None
+        self,
+        call: Awaitable[types.CallToolResult],
+        *,
+        tool: str,
+        left: asyncio.Event | None,
+        parent: Exchange | None,
     ) -> types.CallToolResult:
-        """The result of `call` of a tool. `left` is set when nobody waits for it any more.
+        """The result of `call` of a tool. `left` is set when nobody waits for it any more; it came
+        in `parent`, None over pipes.
 
         Raises:
             MCPError: what `call` raises; or nobody waits, or the server stops.
         """
-        exchange = Exchange("mcp", DIALECT, "", tool, status="ERROR")
+        exchange = Exchange("mcp", DIALECT, "", tool, status="ERROR", parent=parent)
+        if parent is not None:  # a session's tasks run in the context of its first request
+            exchange.request_id, exchange.peer = parent.request_id, parent.peer
         with self._exchanges.open(exchange, {}):
             try:
                 result = await _unless(left, call)

@@ -15,7 +15,7 @@ from mcp.shared.exceptions import MCPError
 import nerve
 from nerve.config.server import ServerConfig
 from nerve.exchange import Exchanges
-from nerve.frontend.http.asgi import LEFT, Asgi
+from nerve.frontend.http.asgi import EXCHANGE, LEFT, Asgi
 from nerve.frontend.mcp.calls import Calls, Tool
 from nerve.frontend.mcp.extract_entities import ExtractEntities
 from nerve.frontend.mcp.list_models import ListModels
@@ -118,4 +118,5 @@ class McpServer:
         request = context.request
         left = getattr(request.state, LEFT) if request is not None else None
         work = tool.call(params.arguments or {})
-        return await self._calls.make(work, tool=tool.name, left=left)
+        parent = getattr(request.state, EXCHANGE, None) if request is not None else None
+        return await self._calls.make(work, tool=tool.name, left=left, parent=parent)

@@ -61,6 +61,8 @@ def describe(name: str, view: View, served: ServedVersion) -> Json:
     }
     if (batching := _batching(config)) is not None:
         described["dynamic_batching"] = batching
+    if config.response_cache.enable and view is View.TEXT:
+        described["response_cache"] = {"enable": True}
     return described
 
 

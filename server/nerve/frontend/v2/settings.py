@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from typing import Final, NoReturn
 
-from nerve.errors import InvalidField, Unsupported, kind_of, shown
+from nerve.errors import InvalidField, LogControlDisabled, Unsupported, kind_of, shown
 from nerve.frontend.v2.metadata import Json
 from nerve.frontend.v2.views import resolve
 from nerve.logs import Logs, LogSettings
@@ -21,7 +21,8 @@ MAX_VERBOSE: Final = 2**32 - 1
 _FORMATS: Final = ("default", "ISO8601")
 _SWITCHES: Final = ("log_info", "log_warning", "log_error")
 _LOG_SETTINGS: Final = ("log_file", *_SWITCHES, "log_verbose_level", "log_format")
-_TRACE: Final[Mapping[str, str | tuple[str, ...]]] = {
+Trace = Mapping[str, str | tuple[str, ...]]
+_NO_TRACE: Final[Trace] = {
     "trace_level": ("OFF",),
     "trace_rate": "1000",
     "trace_count": "-1",
@@ -29,17 +30,39 @@ _TRACE: Final[Mapping[str, str | tuple[str, ...]]] = {
     "trace_file": "",
     "trace_mode": "triton",
 }
-"""In force for every model: there is no tracing."""
+
+
+def trace_settings(share: float | None) -> Trace:
+    """What is in force for every model, if that share of requests is traced. Pure."""
+    if not share:  # None, too
+        return _NO_TRACE
+    levels, rate = ("TIMESTAMPS",), str(round(1 / share))
+    return {
+        **_NO_TRACE,
+        "trace_level": levels,
+        "trace_rate": rate,
+        "trace_mode": "opentelemetry",
+    }
 
 
 class Settings:
     """What clients may see and change of the running process.
 
-    `logs` is the process's; `control` knows the models.
+    `logs` is the process's; `control` knows the models; `traced` is the share of requests whose
+    traces are sent to a collector, None for none; with `changes_logs`, clients that come through
+    the guard may say what is logged.
     """
 
-    def __init__(self, logs: Logs, control: ControlService) -> None:
-        self._logs, self._control = logs, control
+    def __init__(
+        self,
+        logs: Logs,
+        control: ControlService,
+        *,
+        traced: float | None = None,
+        changes_logs: bool = False,
+    ) -> None:
+        self._logs, self._control, self._changes_logs = logs, control, changes_logs
+        self._trace = trace_settings(traced)
 
     def logging(self) -> Json:
         """All log settings by name."""
@@ -59,6 +82,7 @@ class Settings:
         Raises:
             InvalidField: a name or a value is wrong; nothing was changed.
             Unsupported: log_file would be another one; likewise.
+            LogControlDisabled: clients are not to change them.
         """
         _check_logging(asked)
         wanted = {**self.logging(), **asked}
@@ -70,6 +94,8 @@ class Settings:
             iso8601=wanted["log_format"] == "ISO8601",
         )
         if changed != self._logs.settings:
+            if not self._changes_logs:
+                raise LogControlDisabled
             self._logs.change(changed)
             log.info("log settings were changed by a client: %s", changed)
         return self.logging()
@@ -82,7 +108,7 @@ class Settings:
         """
         if model:
             self._control.model(resolve(model, self._control.knows).model)
-        return {key: _listed(value) for key, value in _TRACE.items()}
+        return {key: _listed(value) for key, value in self._trace.items()}
 
     def change_trace(self, asked: Mapping[str, object], model: str = "") -> Json:
         """Take what is there already, and tell all settings.
@@ -96,8 +122,8 @@ class Settings:
         """
         settings = self.trace(model)
         for name, value in asked.items():
-            if name in _TRACE and value is not None and value != []:
-                _check_trace(name, value)
+            if name in self._trace and value is not None and value != []:
+                _check_trace(name, value, self._trace[name])
         return settings
 
 
@@ -122,15 +148,17 @@ def _check_logging(asked: Mapping[str, object]) -> None:
         raise Unsupported("log_file", "lines go to stderr, where they can be redirected")
 
 
-def _check_trace(name: str, value: object) -> None:
-    """Raises Unsupported, InvalidField unless `value` is what is in force."""
+def _check_trace(name: str, value: object, there: str | tuple[str, ...]) -> None:
+    """Raises Unsupported, InvalidField unless `value` is what is in force, `there`."""
     told = value if isinstance(value, list) else [value]
     if any(isinstance(each, bool) or not isinstance(each, str | int) for each in told):
         raise InvalidField(name, f"expected text or a list of texts, got {kind_of(value)}")
-    there = _TRACE[name]
     if [str(each) for each in told] != ([there] if isinstance(there, str) else [*there]):
         shown = ", ".join(map(str, told))
-        raise Unsupported(f"{name} {shown:.60}", "this server does not trace; only OFF is taken")
+        fixed = "tracing is set where the server is started (enable_otel); only " + (
+            there if isinstance(there, str) else ", ".join(there)
+        )
+        raise Unsupported(f"{name} {shown:.60}", f"{fixed} is taken")
 
 
 def _listed(value: str | tuple[str, ...]) -> str | list[str]:

@@ -28,9 +28,14 @@ def model_statistics(
 
 
 def describe(totals: VersionTotals, name: str) -> Json:
-    """One version under the name that was asked for. Counts of the stages are requests. Pure."""
+    """One version under the name that was asked for. Counts of the stages are requests. Pure.
+
+    A request that was answered by the response cache as a whole has a place in `queue` and
+    `cache_hit`, but nothing was computed for it.
+    """
     requests = totals.requests
     done = requests.succeeded
+    computed = done - requests.cache_hits
     return {
         "name": name,
         "version": str(totals.version),
@@ -41,11 +46,11 @@ def describe(totals: VersionTotals, name: str) -> Json:
             "success": _duration(done, requests.succeeded_s),
             "fail": _duration(requests.failed, requests.failed_s),
             "queue": _duration(done, requests.queue_s),
-            "compute_input": _duration(done, requests.input_s),
-            "compute_infer": _duration(done, requests.running_s),
-            "compute_output": _duration(done, requests.output_s),
-            "cache_hit": _duration(0, 0.0),
-            "cache_miss": _duration(0, 0.0),
+            "compute_input": _duration(computed, requests.input_s),
+            "compute_infer": _duration(computed, requests.running_s),
+            "compute_output": _duration(computed, requests.output_s),
+            "cache_hit": _duration(requests.cache_hits, requests.cache_hits_s),
+            "cache_miss": _duration(requests.cache_misses, requests.cache_misses_s),
         },
         "response_stats": {},
         "batch_stats": [_batches(each) for each in totals.engine.sizes],

@@ -227,3 +227,10 @@ async def test_of_a_version_that_is_served(tmp_path: Path) -> None:
         assert (raw["name"], raw["max_batch_size"]) == ("a.raw", 1)
         with pytest.raises(ModelNotFound):
             model_config(made.control, "b")
+
+
+def test_a_response_cache_is_told_where_it_answers() -> None:
+    """perf_analyzer looks for it; logits are not kept, so the raw view has none."""
+    assert told(response_cache=True)["response_cache"] == {"enable": True}
+    assert "response_cache" not in told(View.RAW, response_cache=True)
+    assert "response_cache" not in told(response_cache={"enable": False, "max_bytes": 5})

@@ -45,7 +45,7 @@ async def settings(tmp_path: Path) -> AsyncIterator[Settings]:
     """Of a server with one model, `a`, which logs from info on."""
     write_model(tmp_path / "a", v1="x")
     async with controlled(tmp_path, load_model=["*"]) as made:
-        yield Settings(Logs("info"), made.control)
+        yield Settings(Logs("info"), made.control, changes_logs=True)
 
 
 async def test_log_settings_are_changed_in_part(settings: Settings) -> None:
@@ -110,6 +110,26 @@ async def test_the_log_file_cannot_be_chosen(settings: Settings) -> None:
     with pytest.raises(Unsupported, match="log_file is not supported: lines go to stderr"):
         settings.change_logging({"log_info": False, "log_file": "/tmp/x"})
     assert settings.logging() == LOGGING
+
+
+@pytest.mark.parametrize(
+    ("share", "level", "rate", "mode"),
+    [
+        (1.0, "TIMESTAMPS", "1", "opentelemetry"),
+        (0.01, "TIMESTAMPS", "100", "opentelemetry"),
+        (0.0, "OFF", "1000", "triton"),
+    ],
+)
+async def test_trace_settings_tell_of_tracing(
+    settings: Settings, share: float, level: str, rate: str, mode: str
+) -> None:
+    """One request in `trace_rate` is traced; no client changes that."""
+    traced = Settings(Logs("info"), settings._control, traced=share)
+    told = {**TRACE, "trace_level": [level], "trace_rate": rate, "trace_mode": mode}
+    assert traced.trace("a") == told
+    assert traced.change_trace({**told}) == told
+    with pytest.raises(Unsupported, match="tracing is set where the server is started"):
+        traced.change_trace({"trace_rate": "7"})
 
 
 @pytest.mark.parametrize("model", ["", "a", "a.raw"])

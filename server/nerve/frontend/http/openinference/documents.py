@@ -44,6 +44,14 @@ STATISTICS: Final = _get(
 )
 
 
+def _bad_where_unavailable(of: str) -> Operation:
+    """Errors of an operation with 400 for what others have 404 or 503 for."""
+    if of == "model":
+        return {"errors": ("400",), "descriptions": _UNAVAILABLE}
+    described = {**_UNAVAILABLE, "404": "The version is no number."}
+    return {"errors": ("400", "404"), "descriptions": described}
+
+
 def metadata(of: str) -> Operation:
     """Of a model or version: `of` as in `bodies.PLACES`, here and below."""
     summary = f"Tensors of {_WHOSE[of]}"
@@ -53,8 +61,7 @@ def metadata(of: str) -> Operation:
 def ready(of: str) -> Operation:
     """Whether it answers."""
     summary = f"Whether {_WHOSE[of]} answers: 200 or 400"
-    return _get(f"{of}_ready", summary, schemas.ModelReady, errors=("400",),
-                descriptions=_UNAVAILABLE)  # fmt: skip
+    return _get(f"{of}_ready", summary, schemas.ModelReady, **_bad_where_unavailable(of))
 
 
 def config(of: str) -> Operation:
@@ -66,8 +73,9 @@ def config(of: str) -> Operation:
 def stats(of: str) -> Operation:
     """Its statistics."""
     summary = "Statistics of " + ("a model's READY versions" if of == "model" else _WHOSE[of])
-    return _get(f"{of}_statistics", summary, schemas.StatisticsResponse, errors=("400",),
-                descriptions=_UNAVAILABLE)  # fmt: skip
+    return _get(
+        f"{of}_statistics", summary, schemas.StatisticsResponse, **_bad_where_unavailable(of)
+    )
 
 
 def inference(verb: str, of: str) -> Operation:

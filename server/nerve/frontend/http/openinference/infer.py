@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 from aiohttp import web
 
 from nerve.errors import NerveError, ServerFault
+from nerve.exchange import Access
 from nerve.frontend.http.call import timeout_s
 from nerve.frontend.http.dialect import (
     JSON,
@@ -67,7 +68,7 @@ class InferRoutes:
     def routes(self) -> list[Route]:
         """Of a model, and of its versions."""
         return [
-            Route("POST", f"{path}/{verb}", handler, documents.inference(verb, of))
+            Route("POST", f"{path}/{verb}", handler, Access.PREDICT, documents.inference(verb, of))
             for path, of in PLACES
             for verb, handler in (
                 ("infer", self._infer),

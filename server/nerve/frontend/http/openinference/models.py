@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from nerve.exchange import Access
 from nerve.frontend.http.dialect import Handler, Route, json_response
 from nerve.frontend.http.openinference import documents
 from nerve.frontend.http.openinference.bodies import PLACES
@@ -29,17 +30,31 @@ class ModelRoutes:
     def routes(self) -> list[Route]:
         """Of the server, of a model, and of its versions."""
         routes = [
-            Route("GET", "/v2", self._server, documents.SERVER),
-            Route("GET", "/v2/health/live", self._live, documents.LIVE),
-            Route("GET", "/v2/health/ready", self._ready, documents.READY),
-            Route("GET", "/v2/models/stats", self._statistics, documents.STATISTICS),
+            Route("GET", "/v2", self._server, Access.READ, documents.SERVER),
+            Route("GET", "/v2/health/live", self._live, Access.OPEN, documents.LIVE),
+            Route("GET", "/v2/health/ready", self._ready, Access.OPEN, documents.READY),
+            Route("GET", "/v2/models/stats", self._statistics, Access.READ, documents.STATISTICS),
         ]
         for path, of in PLACES:
             routes += [
-                Route("GET", path, self._of(self._metadata), documents.metadata(of)),
-                Route("GET", f"{path}/ready", self._of(self._model_ready), documents.ready(of)),
-                Route("GET", f"{path}/config", self._of(self._config), documents.config(of)),
-                Route("GET", f"{path}/stats", self._of(self._stats), documents.stats(of)),
+                Route("GET", path, self._of(self._metadata), Access.READ, documents.metadata(of)),
+                Route(
+                    "GET",
+                    f"{path}/ready",
+                    self._of(self._model_ready),
+                    Access.OPEN,
+                    documents.ready(of),
+                ),
+                Route(
+                    "GET",
+                    f"{path}/config",
+                    self._of(self._config),
+                    Access.READ,
+                    documents.config(of),
+                ),
+                Route(
+                    "GET", f"{path}/stats", self._of(self._stats), Access.READ, documents.stats(of)
+                ),
             ]
         return routes
 

@@ -7,6 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from nerve.errors import BodyTooLarge, InvalidField
+from nerve.exchange import Access
 from nerve.frontend.http.dialect import Route, json_response
 from nerve.frontend.http.openinference import documents
 from nerve.frontend.http.openinference.bodies import Bodies
@@ -38,12 +39,26 @@ class RepositoryRoutes:
         """With a repository's name, too: the index ignores it, the others are refused."""
         named = f"{NAMED}/models/{{model}}"
         return [
-            Route("POST", "/v2/repository/index", self._index, documents.index()),
-            Route("POST", f"{NAMED}/index", self._index, documents.index("_of_repository")),
-            Route("POST", f"{MODEL}/load", self._load, documents.LOAD),
-            Route("POST", f"{MODEL}/unload", self._unload, documents.UNLOAD),
-            Route("POST", f"{named}/load", self._refuse, documents.of_repository("load")),
-            Route("POST", f"{named}/unload", self._refuse, documents.of_repository("unload")),
+            Route("POST", "/v2/repository/index", self._index, Access.READ, documents.index()),
+            Route(
+                "POST",
+                f"{NAMED}/index",
+                self._index,
+                Access.READ,
+                documents.index("_of_repository"),
+            ),
+            Route("POST", f"{MODEL}/load", self._load, Access.ADMIN, documents.LOAD),
+            Route("POST", f"{MODEL}/unload", self._unload, Access.ADMIN, documents.UNLOAD),
+            Route(
+                "POST", f"{named}/load", self._refuse, Access.ADMIN, documents.of_repository("load")
+            ),
+            Route(
+                "POST",
+                f"{named}/unload",
+                self._refuse,
+                Access.ADMIN,
+                documents.of_repository("unload"),
+            ),
         ]
 
     async def _index(self, request: web.Request) -> web.Response:

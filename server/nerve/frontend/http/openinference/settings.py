@@ -6,6 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
+from nerve.exchange import Access
 from nerve.frontend.http.dialect import Handler, Route, json_response
 from nerve.frontend.http.openinference import documents
 from nerve.frontend.http.openinference.bodies import MODEL, Bodies
@@ -25,25 +26,34 @@ class SettingsRoutes:
     def routes(self) -> list[Route]:
         """The log's, the traces', and those of both kinds of shared memory."""
         routes = [
-            Route("GET", "/v2/logging", self._logging, documents.LOGGING),
-            Route("POST", "/v2/logging", self._change_logging, documents.CHANGE_LOGGING),
+            Route("GET", "/v2/logging", self._logging, Access.READ, documents.LOGGING),
+            Route(
+                "POST", "/v2/logging", self._change_logging, Access.ADMIN, documents.CHANGE_LOGGING
+            ),
         ]
         for path, of in (("/v2", ""), (MODEL, "_of_model")):
             routes += [
-                Route("GET", f"{path}/trace/setting", self._trace, documents.trace(of)),
-                Route("POST", f"{path}/trace/setting", self._change_trace,
+                Route("GET", f"{path}/trace/setting", self._trace, Access.READ, documents.trace(of)),
+                Route("POST", f"{path}/trace/setting", self._change_trace, Access.ADMIN,
                       documents.change_trace(of)),
             ]  # fmt: skip
         for kind, shown in MEMORIES.items():
             for path, of in (("", ""), ("/region/{region}", "_of_region")):
                 base = f"/v2/{kind}sharedmemory{path}"
                 routes += [
-                    Route("GET", f"{base}/status", _status, documents.memory_status(kind, of)),
-                    Route("POST", f"{base}/unregister", _unregister,
+                    Route("GET", f"{base}/status", _status, Access.PREDICT,
+                          documents.memory_status(kind, of)),
+                    Route("POST", f"{base}/unregister", _unregister, Access.PREDICT,
                           documents.memory_unregister(kind, of)),
                 ]  # fmt: skip
             routes.append(
-                Route("POST", f"{base}/register", _refuse(shown), documents.memory_register(kind))
+                Route(
+                    "POST",
+                    f"{base}/register",
+                    _refuse(shown),
+                    Access.PREDICT,
+                    documents.memory_register(kind),
+                )
             )
         return routes
 

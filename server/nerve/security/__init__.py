@@ -1,0 +1,1 @@
+"""Who may ask, and TLS: files of keys and certificates, read again when they change."""
