@@ -16,7 +16,7 @@ from nerve.errors import LoadFailed
 from nerve.exchange import Exchanges
 from nerve.frontend.admission import Admission
 from nerve.frontend.guard import Anyone
-from nerve.frontend.http.application import build_app
+from nerve.frontend.http.application import QUICK, build_app
 from nerve.frontend.http.baseten import BasetenDialect
 from nerve.frontend.http.bei import BeiDialect
 from nerve.frontend.http.browsers import Browsers
@@ -128,10 +128,11 @@ class App:
                 control,
                 self._probes,
                 describe=lambda: build_document(dialects, keyed=self._security.guard is not None),
-                metrics_elsewhere=config.metrics_port is not None,
+                metrics_port=config.metrics_port,
             ),
         ]
         self.http_app = build_app(dialects, self._exchanges, self._guard, Browsers(config))
+        self.http_app[QUICK].count = self.inference.statistics.again
         self.catalog.on_change(self._tell_health)
         self.catalog.on_change(self._tell_serving)
         metrics.ask(
@@ -201,7 +202,7 @@ class App:
             name = self._http_name
             self._announce(f"Starting {name} server on {config.http_hostname}:{port}{how}")
         if config.metrics_port is not None:
-            self._metrics_http = MetricsServer(self._probes, config, self._guard)
+            self._metrics_http = MetricsServer(self._probes, config)
             port = await self._metrics_http.start(config.metrics_hostname, config.metrics_port)
             ports["metrics"] = port
             self._announce(f"Starting metrics server on {config.metrics_hostname}:{port}")
@@ -277,11 +278,12 @@ class App:
         """
         self.drain()
         servers = [server for server in (self._http, self._grpc) if server is not None]
-        await self.sync.aclose()
-        await self._security.aclose()
         if self._mcp_dialect is not None:
             self._mcp_dialect.drain()
+        # A load in progress ends when it can; who waits for an answer does not wait for that.
+        loads = asyncio.gather(self.sync.aclose(), self._security.aclose())
         cut_off = sum(await asyncio.gather(*(server.stop() for server in servers)))
+        await loads
         if self.mcp is not None:
             await self.mcp.aclose()
         await self.inference.aclose()

@@ -24,7 +24,7 @@ while it is parsed that this takes eight times as long, and everybody waits."""
 
 
 OTHER_FILES: Final = 1024
-"""Of models, of logs, of gRPC's connections."""
+"""Of models, of logs."""
 
 
 def allow_open_files(wanted: int) -> None:
@@ -71,7 +71,7 @@ async def run(
         SetupError: it cannot run at all.
     """
     map_large_blocks()
-    allow_open_files(config.max_connections + OTHER_FILES)
+    allow_open_files(config.max_connections + config.grpc_max_connections + OTHER_FILES)
     gc.set_threshold(*GC_THRESHOLDS)
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -81,7 +81,13 @@ async def run(
             log.warning("got %s again: ending at once", name)
             logging.shutdown()
             os._exit(1)  # an exception would have everything stop in order first
-        log.info("got %s: finishing requests in flight", name)
+        if config.shutdown_delay_s:
+            message = (
+                "got %s: not ready any more; serving for %g s, then finishing requests in flight"
+            )
+            log.info(message, name, config.shutdown_delay_s)
+        else:
+            log.info("got %s: finishing requests in flight", name)
         stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):

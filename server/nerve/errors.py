@@ -649,7 +649,8 @@ class RuntimeMissing(SetupError):
             return f"ONNX Runtime is installed but cannot be imported: {self.detail}"
         return (
             "ONNX Runtime is not installed: run `pip install 'nerve-server[cpu]'`, "
-            "or `pip install 'nerve-server[gpu]'` on a machine with an NVIDIA GPU"
+            "or `pip install 'nerve-server[gpu]'` on a machine with an NVIDIA GPU "
+            "(in the source: '.[cpu]' or '.[gpu]')"
         )
 
 

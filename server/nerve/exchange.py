@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 import functools
 import re
-import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
+from random import getrandbits
 from typing import Any, Final, NamedTuple, Protocol
 
 from nerve.types import CallStatistics, ModelInfo, RowResult
@@ -70,7 +70,7 @@ class Exchange:
     ended: float = 0.0
     counts: bool = True
     """Whether it is in the metrics of requests."""
-    request_id: str = field(default_factory=lambda: secrets.token_hex(16))
+    request_id: str = field(default_factory=lambda: f"{getrandbits(128):032x}")
     """The client's, as `clean_request_id` leaves it; else one of ours."""
     key: str | None = None
     """Name of the API key that it came with."""

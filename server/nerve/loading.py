@@ -119,6 +119,7 @@ class ModelLoader:
             timeout_s=config.load_timeout_s,
             memory_bytes=config.proof_memory_bytes,
             cache=self._graph_cache,
+            log_form=config.log_format,
         )
 
     def _new_graph_cache(self) -> GraphCache | None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import queue
+import select
+import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +23,12 @@ ALIKE_S: Final = 10.0
 """So many warnings and errors about requests that only differ in their figures are written in so
 many seconds: a client can cause more than anybody reads. What models and the server meet is all told."""
 _OF_REQUESTS: Final = "nerve.frontend"
+MAX_WAITING: Final = 4 * 2**20
+"""Bytes of lines that wait for whoever reads them; beyond, lines are left out."""
+PAUSE_S: Final = 0.02
+"""Between two writes of many lines: a thread that wakes for each line costs more than the line."""
+LAST_S: Final = 1.0
+"""How long the end of the process waits for the last lines to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +103,83 @@ class _Wanted(logging.Filter):
         return self._settings.wants(record.levelno)
 
 
-def set_up(level: str, *, form: str = CONSOLE) -> None:
+class Background(logging.Handler):
+    """Writes lines in a thread, so that nobody but it ever waits for whoever reads them.
+
+    A line is made when it is logged, with what is known of its request then. If more than
+    `MAX_WAITING` bytes wait, lines are left out; a later one tells how many. Not for a process that
+    forks: the thread stays behind.
+    """
+
+    def __init__(self, fd: int) -> None:
+        """`fd` is a descriptor that stays open."""
+        super().__init__()
+        self._fd = fd
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        # Of each pair one is changed by whoever logs, under the handler's lock, the other by the
+        # thread: nobody waits for the other.
+        self._taken = self._written = 0  # bytes
+        self._left_out = self._told = 0  # lines
+        threading.Thread(target=self._work, name="nerve-log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler.emit`."""
+        if self._taken - self._written > MAX_WAITING:
+            self._left_out += 1
+            return
+        try:
+            line = self._line(record)
+        except Exception:  # noqa: BLE001  whatever a field's text raises; as all handlers do
+            self.handleError(record)
+            return
+        self._taken += len(line)
+        self._lines.put(line)
+
+    def flush(self) -> None:
+        """Wait until what was logged is written, for at most `LAST_S`: done at the process's end."""
+        taken, until = self._taken, time.monotonic() + LAST_S
+        while self._written < taken or self._told < self._left_out:
+            if time.monotonic() > until:
+                return
+            time.sleep(PAUSE_S / 10)
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return f"{self.format(record)}\n".encode("utf-8", "backslashreplace")
+
+    def _work(self) -> None:
+        while True:
+            lines = [self._lines.get()]
+            lines += [self._lines.get() for _ in range(self._lines.qsize())]
+            together = b"".join(lines)
+            self._write(together)
+            self._written += len(together)
+            if left_out := self._left_out - self._told:
+                text = "%d lines were left out: they were not read as fast as they were logged"
+                level = logging.WARNING
+                told = logging.LogRecord(__name__, level, __file__, 0, text, (left_out,), None)
+                self._write(self._line(told))
+                self._told += left_out
+            time.sleep(PAUSE_S)
+
+    def _write(self, text: bytes) -> None:
+        left = memoryview(text)
+        while left:
+            try:
+                left = left[os.write(self._fd, left) :]
+            except BlockingIOError:  # some other process that has it, too, made it so
+                select.select([], [self._fd], [], LAST_S)
+            except OSError:  # nobody reads any more, or the disk is full
+                return
+
+
+def set_up(level: str, *, form: str = CONSOLE, background: bool = False) -> None:
     """Send everything from `level` (debug, info, warning, error) on to stderr.
 
-    `form` is `CONSOLE` or `JSON`.
+    `form` is `CONSOLE` or `JSON`; with `background` another thread writes, see `Background`.
     """
-    handler = logging.StreamHandler()
+    handler: logging.Handler = logging.StreamHandler()
+    if background and sys.stderr is not None:  # None: it was closed, and may be a socket by now
+        handler = Background(sys.stderr.fileno())
     handler.setFormatter(JsonLines() if form == JSON else ConsoleLines())
     handler.addFilter(Alike())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

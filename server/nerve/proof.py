@@ -71,6 +71,7 @@ class Request:
     config: ModelConfig
     memory_bytes: int | None
     log_level: int
+    log_form: str
     cache: GraphCache | None
     token: str
     unconverted: VersionFiles | None = None
@@ -106,21 +107,34 @@ class _ForkServer:
     """The process, and the socket that proofs are ordered on."""
 
     def __init__(self) -> None:
+        """Raises ModelLoadFailed if the system starts no process."""
         self.control, theirs = socket.socketpair()
         self.control.setblocking(False)
         with theirs:
-            self._process = subprocess.Popen(  # noqa: S603  our own interpreter
-                python_module("nerve.proof_server", str(theirs.fileno())),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # the daemon's is for its own lines
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C at a terminal is for the daemon alone
-                env={
-                    **os.environ,
-                    "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path),
-                    "OPENBLAS_NUM_THREADS": "1",  # threads do not go with forking
-                },
-            )
+            try:
+                self._process = self._started(theirs.fileno())
+            except OSError as error:
+                self.control.close()
+                raise ModelLoadFailed(
+                    "the process that proves models cannot be started: "
+                    f"{error.strerror or error}; allow this user more processes and memory, or "
+                    "set prove_models to false"
+                ) from error
+
+    @staticmethod
+    def _started(control: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603  our own interpreter
+            python_module("nerve.proof_server", str(control)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # the daemon's is for its own lines
+            pass_fds=[control],
+            start_new_session=True,  # Ctrl-C at a terminal is for the daemon alone
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path),
+                "OPENBLAS_NUM_THREADS": "1",  # threads do not go with forking
+            },
+        )
 
     @property
     def alive(self) -> bool:
@@ -155,6 +169,7 @@ class Prover:
         idle_s: float = IDLE_S,
         cache: GraphCache | None = None,
         advice: str = "; raise load_timeout_s",
+        log_form: str = "console",
     ) -> None:
         """Nothing is started.
 
@@ -164,9 +179,10 @@ class Prover:
             idle_s: after so long without a proof the fork server is ended.
             cache: what optimised graphs are taken from and put into.
             advice: ends the sentence of a proof that took too long.
+            log_form: how lines of the log look, console or json.
         """
         self._timeout_s, self._memory_bytes, self._idle_s = timeout_s, memory_bytes, idle_s
-        self._cache, self._advice = cache, advice
+        self._cache, self._advice, self._log_form = cache, advice, log_form
         self._server: _ForkServer | None = None
         self._proofs = 0  # in progress
         self._idle: asyncio.TimerHandle | None = None
@@ -179,7 +195,11 @@ class Prover:
         return hasattr(os, "fork") and hasattr(socket, "send_fds")
 
     def start(self) -> None:
-        """Start the fork server now, so that the first proof need not wait for it."""
+        """Start the fork server now, so that the first proof need not wait for it.
+
+        Raises:
+            ModelLoadFailed: the system starts no process.
+        """
         self._running_server()
         self._watch_idle()
 
@@ -230,6 +250,7 @@ class Prover:
             config,
             self._memory_bytes,
             level,
+            self._log_form,
             self._cache,
             token,
             unconverted=None if unconverted is None else _sendable(unconverted),

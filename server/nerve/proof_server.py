@@ -20,7 +20,6 @@ import selectors
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +41,8 @@ from nerve.model import NerModel
 from nerve.opening import open_model
 from nerve.proof import Request
 from nerve.types import CutOptions, VersionFiles
+
+log = logging.getLogger("nerve.proof_server")
 
 Tell = Callable[[dict[str, object]], None]
 
@@ -144,13 +145,13 @@ def _run_child(end: socket.socket, server: int) -> NoReturn:
         _leave_server(server)
         with end, end.makefile("rb") as requests:
             request: Request = pickle.load(requests)  # noqa: S301  the daemon's
-            _set_up_logs(request.log_level)
+            _set_up_logs(request.log_level, request.log_form)
             prove(request, lambda told: end.sendall(orjson.dumps(told) + b"\n"))
         code = 0
     except EOFError:  # given up before we were told what to do
         pass
-    except BaseException:  # noqa: BLE001  boundary: there is nobody above
-        traceback.print_exc()
+    except BaseException:  # boundary: there is nobody above
+        log.critical("a process that proves models failed", exc_info=True)
     finally:
         os._exit(code)
 
@@ -175,15 +176,15 @@ def _write(path: str, text: str) -> None:
         Path(path).write_text(text, encoding="ascii")
 
 
-def _set_up_logs(level: int) -> None:
+def _set_up_logs(level: int, form: str) -> None:
     """Say nothing that the reason or the daemon's own load says again, unless asked for all."""
     if level <= logging.DEBUG:
-        logs.set_up("debug")
+        logs.set_up("debug", form=form)
         return
     # The runtime writes to the descriptor itself; ours stays for what nobody has foreseen.
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    logs.set_up("critical")
+    logs.set_up("critical", form=form)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,10 +217,12 @@ def prove(request: Request, tell: Tell) -> None:
         before = asyncio.run(_before(request, config))
         outcome = asyncio.run(_load(request, config, graph=graph, compared=fills, before=before))
         tell({"f1": outcome.f1})
-    except Exception as error:  # noqa: BLE001  boundary: whatever it is, the model is not served
+    except Exception as error:  # boundary: whatever it is, the model is not served
         foreseen, memory = isinstance(error, NerveError), ran_out_of_memory(error)
         if not foreseen and not memory:
-            traceback.print_exc()
+            log.critical(
+                "the proof of model %s failed in a way of its own", request.name, exc_info=True
+            )
         reason = str(error) if foreseen else f"{type(error).__name__}: {error}"
         tell({"failed": reason[:MAX_REASON], "memory": memory})
         return

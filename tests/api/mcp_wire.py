@@ -49,13 +49,14 @@ async def post(http: Client, data: bytes, *, session: str | None = None, **heade
     return await http.send("POST", PATH, data=data, headers=sent)
 
 
-async def open_session(http: Client) -> str:
+async def open_session(http: Client, **headers: str) -> str:
     """A new session, ready for calls."""
-    answer = await post(http, message("initialize", INITIALIZE))
+    answer = await post(http, message("initialize", INITIALIZE), **headers)
     assert answer.status == 200, answer.text
     session = answer.headers["Mcp-Session-Id"]
-    told = await post(http, message("notifications/initialized", number=None), session=session)
-    assert told.status == 202
+    told = message("notifications/initialized", number=None)
+    answer = await post(http, told, session=session, **headers)
+    assert answer.status == 202, answer.text
     return session
 
 
@@ -67,9 +68,9 @@ def event(answer: Answer) -> Any:
 
 
 @asynccontextmanager
-async def listening(url: str, session: str) -> AsyncIterator[aiohttp.ClientResponse]:
+async def listening(url: str, session: str, **more: str) -> AsyncIterator[aiohttp.ClientResponse]:
     """The stream of what the server may have to say."""
-    headers = ACCEPT | {"Mcp-Session-Id": session}
+    headers = ACCEPT | {"Mcp-Session-Id": session} | more
     async with (
         aiohttp.ClientSession(headers=headers) as client,
         client.get(url + PATH) as response,

@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -17,9 +18,10 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
-from grpc_calls import BOUND_S, LISTENING, Caller, calling, port_of, refusal
+from grpc_calls import BOUND_S, LISTENING, Caller, calling, port_of, refusal, trailers
 from nerve._proto.encoderfile import token_classification_pb2 as encoderfile
 from nerve._proto.nerve.v1 import nerve_pb2 as pb
+from nerve.frontend.grpc.reading import STRANGERS
 
 if TYPE_CHECKING:
     from api.conftest import Client, Repository, Serve
@@ -55,7 +57,7 @@ async def test_a_message_of_100_mb(http: Client) -> None:
         )
         assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         await works(caller)
-    assert await http.metric("nerve_requests_total", dialect="nerve-grpc", status="ERROR") == 0
+    assert await http.metric("nerve_requests_total", dialect="nerve-grpc", status="ERROR") == 2
 
 
 async def test_the_limit_is_a_setting(repository: Repository, serve: Serve) -> None:
@@ -242,3 +244,162 @@ async def test_a_text_that_is_too_long_for_headers(repository: Repository, serve
         assert error.code() == grpc.StatusCode.NOT_FOUND
         assert str(error.details()).startswith("model 'x' is not in the repository; it holds: bert")
         assert str(error.details()).endswith("…")
+
+
+PROBES = (
+    (HEALTH, "Check"),
+    ("inference.GRPCInferenceService", "ServerLive"),
+    ("inference.GRPCInferenceService", "ServerReady"),
+    ("inference.GRPCInferenceService", "ModelReady"),
+)
+
+
+def unknown(size: int) -> bytes:
+    """A message of so many bytes in a field that none has; at least 128 and less than 2 MiB."""
+    body = size - 4
+    return bytes([0x7A, body & 127 | 128, body >> 7 & 127 | 128, body >> 14]) + bytes(body)
+
+
+async def test_where_little_is_to_be_said(http: Client) -> None:
+    """A message of a probe, for which nobody needs a key, is short, and is let go else."""
+    port = port_of(http.server.announced)
+    for service, method in PROBES:
+        async with calling(port, service) as caller:
+            if method != "ModelReady":  # which wants a name
+                await caller.start(method, unknown(4096))
+            error = await refusal(caller.start(method, unknown(4097)))
+            assert error.code() is grpc.StatusCode.OUT_OF_RANGE
+            assert "4097 bytes, at most 4096" in str(error.details())
+    async with calling(port, HEALTH) as caller:
+        call = caller.stream("Watch")
+        await call.write(unknown(4097))
+        assert await call.code() is grpc.StatusCode.OUT_OF_RANGE
+    async with calling(port) as caller:
+        error = await refusal(caller.start("ListModels", unknown(2**16 + 1)))
+        assert error.code() is grpc.StatusCode.OUT_OF_RANGE
+
+
+async def test_probes_that_do_not_come_give_way(http: Client) -> None:
+    """Of messages that nobody needs a key for, only some are read at a time."""
+    async with calling(port_of(http.server.announced), HEALTH) as caller:
+        channel: Any = caller.channel
+        slow = [channel.stream_unary(f"/{HEALTH}/Check")(timeout=BOUND_S) for _ in range(STRANGERS)]
+        await asyncio.gather(*(call.wait_for_connection() for call in slow))
+        for _ in range(3):
+            assert await checked(caller, "") == STATES.SERVING
+
+        async def gave_way() -> bool:
+            return any(call.done() for call in slow)
+
+        await http.until(gave_way)
+        ended = [call for call in slow if call.done()]
+        assert {await call.code() for call in ended} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        for call in slow:
+            call.cancel()
+
+
+async def test_watches_are_limited(http: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more is told so; one that ends makes room."""
+    monkeypatch.setattr("nerve.frontend.grpc.health.MAX_WATCHES", 2)
+    async with calling(port_of(http.server.announced), HEALTH) as caller:
+
+        async def watching() -> Any:
+            call = caller.stream("Watch")
+            await call.write(b"")
+            return call, await call.read()
+
+        first, answer = await watching()
+        assert STATES.FromString(answer).status == STATES.SERVING
+        await watching()
+        error = await refusal(watching())
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "2 calls of Watch" in str(error.details())
+        first.cancel()
+
+        async def room() -> bool:
+            with suppress(grpc.aio.AioRpcError):
+                await watching()
+                return True
+            return False
+
+        await http.until(room)
+
+
+async def test_messages_count_and_calls_before_theirs(repository: Repository, serve: Serve) -> None:
+    """Against the limits of the whole server; a place is taken, or refused, before a message is read,
+    and not for ever."""
+    repository.add("bert")
+    repository.add_patient("patient")
+    limits: dict[str, Any] = {"max_requests_in_flight": 2, "max_bytes_in_flight": 1024}
+    http = await serve(
+        repository.path, default_model="bert", body_timeout_s=1, **limits, **LISTENING
+    )
+    held = http.server.app._guard
+    async with calling(port_of(http.server.announced)) as caller:
+        large = pb.ExtractRequest(model="patient", texts=["x " * 800])
+        patient = caller.start("Extract", large)
+
+        async def there() -> bool:
+            return held.held_bytes > 1024  # alone it may be over the limit
+
+        await http.until(there)
+        error = await refusal(caller.start("Extract", pb.ExtractRequest(texts=["a"])))
+        assert trailers(error)["x-nerve-reason"] == "server_busy"
+        assert "1024 bytes of requests" in str(error.details())
+        stream = caller.stream("ExtractStream")
+        await stream.write(unknown(200))
+        assert await stream.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        channel: Any = caller.channel
+        unsaid = channel.stream_unary("/nerve.v1.Nerve/Extract")
+        waits = unsaid(timeout=BOUND_S)
+
+        async def full() -> bool:
+            return held.full
+
+        await http.until(full)
+        error = await refusal(unsaid(timeout=BOUND_S))
+        assert "2 requests in flight" in str(error.details())
+        error = await refusal(waits)
+        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert trailers(error)["x-nerve-reason"] == "body_timeout"
+        patient.cancel()
+
+        async def free() -> bool:
+            return (held.requests, held.held_bytes) == (0, 0)
+
+        await http.until(free)
+        await works(caller)
+
+
+SETTINGS_FRAME = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
+
+async def test_connections_are_limited(repository: Repository, serve: Serve) -> None:
+    """One too many is closed at once, an idle one after a while."""
+    repository.add("bert")
+    limits: dict[str, Any] = {"grpc_max_connections": 2, "grpc_max_connection_idle_s": 1}
+    http = await serve(repository.path, **limits, **LISTENING)
+    port = port_of(http.server.announced)
+
+    async def connected() -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(SETTINGS_FRAME)
+        return reader, writer, await reader.read(1)
+
+    async with asyncio.timeout(BOUND_S):
+        ends = [await connected() for _ in range(2)]
+        assert all(first for _, _, first in ends)
+        with suppress(ConnectionError):
+            reader, writer, first = await connected()
+            ends.append((reader, writer, first))
+            assert first == b""
+        for reader, _, _ in ends[:2]:
+            while await reader.read(65536):
+                pass
+        for _, writer, _ in ends:
+            writer.close()
+            await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+        async with calling(port) as caller:
+            await works(caller)
+            await caller.channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+            await works(caller)

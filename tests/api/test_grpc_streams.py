@@ -250,7 +250,7 @@ async def test_a_client_that_vanishes_in_mid_stream(http: Client, nerve: Caller)
     body = message("a", model="patient").SerializeToString().hex()
 
     async def errors() -> float:
-        return await http.metric("nerve_requests_total", dialect="nerve-grpc", status="ERROR")
+        return await http.metric("nerve_requests_total", dialect="nerve-grpc", status="cancelled")
 
     before = await errors()
     process = await asyncio.create_subprocess_exec(

@@ -331,14 +331,23 @@ async def test_calls_are_counted(mcp_server: Server, http: Client) -> None:
     async def counted(status: str) -> float:
         return await http.metric("nerve_requests_total", dialect="mcp", status=status)
 
-    well, badly = await counted("OK"), await counted("ERROR")
+    async def refused() -> float:
+        return await http.metric("nerve_refused_requests_total", reason="too_many_inputs")
+
+    well, badly, many = await counted("OK"), await counted("ERROR"), await refused()
     async with connect(mcp_server) as client:
         await client.list_tools()
         await client.call_tool("list_models", {})
         await client.call_tool("extract_entities", {"text": ""})
         with pytest.raises(MCPError):
             await client.call_tool("run_encoder", {})
-    assert (await counted("OK"), await counted("ERROR")) == (well + 1, badly + 2)
+        with pytest.raises(MCPError, match=r"batch|inputs|at most"):
+            await client.call_tool("run_encoder", {"inputs": ["a"] * 10_000})
+        await client.call_tool("extract_entities", {"texts": ["a"] * 10_000})
+        with pytest.raises(MCPError, match="tool not found"):
+            await client.call_tool("none_of_ours", {})
+    assert (await counted("OK"), await counted("ERROR")) == (well + 1, badly + 5)
+    assert await refused() == many + 2
 
 
 async def test_tools_are_part_of_the_trace_of_the_request_that_called_them(

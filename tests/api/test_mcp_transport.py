@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import logging
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from api.mcp_wire import (
 )
 from nerve.app import App
 from nerve.frontend.http import mcp
+from nerve.security.keys import new_key
 
 LIMIT_BYTES = 65536
 PATIENT = {"text": "people", "model": "patient"}
@@ -214,12 +217,42 @@ async def test_client_that_vanishes(http: Client, *, modern: bool) -> None:
             "Mcp-Name": "extract_entities",
         }
         body |= MODERN
+    before = await cancelled_calls(http)
     async with http.waiting(post(http, message("tools/call", body), **headers)) as asked:
         await http.queued("patient", 1)
         assert not asked.done()
     await http.queued("patient", 0)
-    listed = event(await post(http, call("list_models", {}), session=session))
+    await http.until(lambda: has_come(http, before + 1))
+    listed = event(await post(http, call("list_models", {}, number=2), session=session))
     assert listed["result"]["isError"] is False
+
+
+async def test_client_that_hangs_up_having_read_all(small_server: Server, http: Client) -> None:
+    """It looks like one that has no more to say, until it is sent something."""
+    before, session = await cancelled_calls(http), await open_session(http)
+    body = call("extract_entities", PATIENT)
+    async with small_server.wire() as wire:
+        await wire.send(
+            b"POST /mcp HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Accept: application/json, text/event-stream\r\n"
+            b"Mcp-Session-Id: %b\r\nContent-Length: %d\r\n\r\n%b"
+            % (session.encode(), len(body), body)
+        )
+        await wire.reader.readuntil(b"\r\n\r\n")
+        await http.queued("patient", 1)
+    began = time.monotonic()
+    await http.queued("patient", 0)
+    await http.until(lambda: has_come(http, before + 1))
+    assert time.monotonic() - began < 5  # the row would wait for longer, and so would a ping
+
+
+async def cancelled_calls(http: Client) -> float:
+    """Calls so far whose callers have left."""
+    return await http.metric("nerve_requests_total", dialect="mcp", status="cancelled")
+
+
+async def has_come(http: Client, count: float) -> bool:
+    return await cancelled_calls(http) == count
 
 
 async def test_cancelled_and_deleted(http: Client) -> None:
@@ -251,26 +284,83 @@ async def test_slow_body_holds_nobody_up(small_server: Server, http: Client) -> 
 
 
 async def test_limits_of_sessions(serve: Serve, repository: Repository) -> None:
-    """No more than are allowed; one that is not used for a while makes room."""
+    """No more than are allowed; one that is not used makes room."""
     repository.add("bert")
     http = await serve(
-        repository.path, enable_mcp=True, mcp_max_sessions=3, mcp_session_timeout_s=0.3
+        repository.path, enable_mcp=True, mcp_max_sessions=2, mcp_session_timeout_s=0.3
     )
-    opened = await asyncio.gather(
-        *(post(http, message("initialize", INITIALIZE)) for _ in range(6))
-    )
-    assert sorted(answer.status for answer in opened) == [200, 200, 200, 503, 503, 503]
+    used = await open_session(http)
+    for _ in range(9):  # and never again
+        assert (await post(http, message("initialize", INITIALIZE))).status == 200
 
-    refused = next(answer for answer in opened if answer.status == 503)
-    assert "Retry-After" not in refused.headers  # nobody knows when there will be room
-    assert await http.metric("nerve_requests_total", dialect="mcp", status="503") == 3
+    async def refused() -> bool:
+        return (await post(http, message("initialize", INITIALIZE))).status == 503
+
+    sessions = [used, await open_session(http)]
+    listed = event(await post(http, call("list_models", {}), session=sessions[1]))
+    assert listed["result"]["isError"] is False
+    if (await post(http, call("list_models", {}), session=used)).status == 404:
+        sessions[0] = await open_session(http)  # this machine took long
+    async with (
+        listening(http.server.url, sessions[0]),
+        listening(http.server.url, sessions[1]) as stream,
+    ):
+        opened = await post(http, message("initialize", INITIALIZE))
+        assert (opened.status, opened.headers["x-nerve-reason"]) == (503, "too_many_sessions")
+        assert "Retry-After" not in opened.headers  # nobody knows when there will be room
+        assert opened.json()["error"]["message"] == "Too many open sessions"
+        assert await http.metric("nerve_requests_total", dialect="mcp", status="503") == 1
+        assert not stream.content.at_eof()
 
     async def room() -> bool:
-        return (await post(http, message("initialize", INITIALIZE))).status == 200
+        return not await refused()
 
     await http.until(room)
-    session = next(each.headers["Mcp-Session-Id"] for each in opened if each.status == 200)
-    assert (await post(http, call("list_models", {}), session=session)).status == 404
+
+
+async def test_keys_share_the_sessions(
+    serve: Serve, repository: Repository, tmp_path: Path
+) -> None:
+    """One cannot take them all, nor use or end those of another."""
+    repository.add("bert")
+    secrets, entries = {}, []
+    for name in ("mine", "other"):
+        secrets[name], digest = new_key()
+        entries.append({"name": name, "sha256": digest, "scopes": ["predict"]})
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({"keys": entries}))
+    http = await serve(repository.path, enable_mcp=True, mcp_max_sessions=2, api_keys_file=keys)
+    mine, other = ({"X-Api-Key": secrets[name]} for name in ("mine", "other"))
+
+    held = [await open_session(http, **mine) for _ in range(2)]
+    async with (
+        listening(http.server.url, held[0], **mine) as stream,
+        listening(http.server.url, held[1], **mine),
+    ):
+        assert (await post(http, message("initialize", INITIALIZE), **mine)).status == 503
+        for method, body in (("POST", call("list_models", {})), ("DELETE", None), ("GET", None)):
+            sent = ACCEPT | other | {"Mcp-Session-Id": held[0]}
+            assert (await http.send(method, "/mcp", data=body, headers=sent)).status == 404
+
+        theirs = await open_session(http, **other)
+        async with asyncio.timeout(BOUND_S):
+            assert await stream.content.read() == b""  # it was used longest ago
+        for session, key, status in (
+            (held[0], mine, 404),
+            (held[1], mine, 200),
+            (theirs, mine, 404),
+            (theirs, other, 200),
+        ):
+            answer = await post(http, call("list_models", {}), session=session, **key)
+            assert answer.status == status, answer.text
+        assert (await post(http, message("initialize", INITIALIZE), **mine)).status == 503
+
+
+async def test_streams_tell_what_they_are_found_by(http: Client) -> None:
+    """As whole answers do."""
+    answer = await post(http, message("initialize", INITIALIZE), **{"X-Request-Id": "mine"})
+    assert answer.headers["Content-Type"] == "text/event-stream"
+    assert answer.headers.getall("x-request-id") == ["mine"]
 
 
 async def test_stopping(repository: Repository) -> None:

@@ -127,7 +127,8 @@ async def test_every_metric_that_is_told_of_is_there(
     assert {name: kind for name, kind in kinds.items() if name.startswith("nerve_")} == {
         name: row.kind for name, row in told.items()
     }
-    unused = {"nerve_credential_reloads_total"}  # no keys here
+    # no keys and no TLS here
+    unused = {"nerve_credential_reloads_total", "nerve_certificate_expiry_timestamp_seconds"}
     seen = set()
     for name, labels in series:
         if (family := family_of(name, kinds)) in told:
@@ -247,8 +248,8 @@ async def test_nothing_of_other_servers_without_being_asked(
 
 
 async def test_what_waits_is_seen(serve: Serve, repository: Repository) -> None:
-    """Rows and age, while they wait; a request in flight likewise."""
-    repository.add_patient("patient")
+    """Rows and age, while they wait; a request in flight likewise; and each there is no room for."""
+    repository.add_patient("patient", max_queue_size=1)
     http = await serve(repository.path)
     labels = {"model": "patient", "version": "1"}
     async with http.waiting(http.predict(["people"], model="patient")):
@@ -260,6 +261,10 @@ async def test_what_waits_is_seen(serve: Serve, repository: Repository) -> None:
 
         await http.until(waits)
         assert await http.metric("nerve_in_flight_requests", protocol="http") == 2
+        for _ in range(5):  # most of these without a look at the model
+            assert (await http.predict(["people"], model="patient")).status == 503
+        full = {**labels, "outcome": "queue_full"}
+        assert await http.metric("nerve_model_requests_total", **full) == 5
 
     async def gone() -> bool:
         return await http.metric("nerve_queue_rows", **labels) == 0
@@ -287,7 +292,10 @@ async def test_a_port_of_their_own(apart: tuple[Client, str]) -> None:
     assert (await http.predict(["people"])).status == 200
     refused = await http.get("/metrics")
     assert refused.status == 404
-    assert refused.json()["reason"] == "not_found"
+    assert refused.json() == {
+        "error": "/metrics is served on a port of its own (metrics_port), not here",
+        "reason": "not_found",
+    }
     assert (await http.get("/livez")).status == (await http.get("/readyz")).status == 200
     assert "/metrics" not in (await http.get("/openapi.json")).json()["paths"]
     async with aiohttp.ClientSession(root) as client:

@@ -9,15 +9,17 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import grpc
+import nerve_client
 import pytest
 import trustme
 from grpc_health.v1 import health_pb2
 
 from api.conftest import Repository, in_thread, settings
+from commands import run_here
 from grpc_calls import LISTENING, Caller
 
 if TYPE_CHECKING:
@@ -159,6 +161,64 @@ async def test_a_client_needs_a_certificate(mutual: Server, pki: Pki) -> None:
     for stranger in (peer(mutual, pki, None), peer(mutual, pki, trustme.CA())):
         assert await stranger.over_http() is None
         assert not await stranger.over_grpc()
+
+
+@pytest.fixture
+def shown(pki: Pki, tmp_path: Path) -> dict[str, Path]:
+    """Files of a client, `both` with certificate and key, and the certificate of a stranger."""
+    files = {each: tmp_path / f"{each}.pem" for each in ("ca", "cert", "key", "both", "stranger")}
+    own, other = (each.issue_cert("client@example.org") for each in (pki.clients, trustme.CA()))
+    pki.ca.cert_pem.write_to_path(files["ca"])
+    own.cert_chain_pems[0].write_to_path(files["cert"])
+    own.private_key_pem.write_to_path(files["key"])
+    own.private_key_and_cert_chain_pem.write_to_path(files["both"])
+    other.private_key_and_cert_chain_pem.write_to_path(files["stranger"])
+    return files
+
+
+async def test_the_command_line(mutual: Server, shown: dict[str, Path]) -> None:
+    """It shows a certificate, and says what to do where something is amiss."""
+    place = f"127.0.0.1:{ports(mutual)[0]}"
+    listing = ("models", "list", "--url", f"https://{place}")
+    trusting = (*listing, "--ca-file", shown["ca"])
+    own = ("--cert-file", shown["cert"], "--key-file", shown["key"])
+    by_variables = {
+        "NERVE_CLIENT_CERT_FILE": str(shown["both"]),
+        "NERVE_URL": f"https://{place}",
+        "SSL_CERT_FILE": str(shown["ca"]),
+    }
+    bench = ("bench", "bert", "-c", "1", "-n", "1", "--warm-up", "0")
+    for line, env, told in (
+        ((*trusting, *own), {}, ""),
+        (("models", "status", "bert"), by_variables, ""),
+        (bench, by_variables, ""),
+        (trusting, {}, "--cert-file and --key-file"),
+        ((*trusting, "--cert-file", shown["stranger"]), {}, "take the certificate in --cert-file"),
+        ((*listing, *own), {}, "is not trusted"),
+        (("models", "list", "--url", place), {}, "try https://"),
+        (listing, {"SSL_CERT_FILE": "/nope.pem"}, "SSL_CERT_FILE: /nope.pem cannot be read"),
+        ((*trusting, "--cert-file", shown["cert"]), {}, "are no certificate and key in PEM"),
+    ):
+        ended = await asyncio.to_thread(run_here, *line, env=env)
+        said = ended.stderr.decode()
+        assert (ended.returncode != 0, told in said) == (bool(told), True), (line, said)
+
+
+@pytest.mark.parametrize("scheme", ["https", "grpcs"])
+async def test_the_python_client(mutual: Server, shown: dict[str, Path], scheme: str) -> None:
+    url = f"{scheme}://127.0.0.1:{ports(mutual)[scheme == 'grpcs']}"
+    ca, once = shown["ca"], nerve_client.Retry(attempts=1)
+    files: dict[str, Any] = {"ca_file": ca, "cert_file": shown["cert"], "key_file": shown["key"]}
+    both: dict[str, Any] = {"ca_file": ca, "cert_file": shown["both"]}
+    for given in (files, both):
+        async with nerve_client.AsyncClient(url, **given) as client:
+            assert (await client.extract("London")).model == "bert"
+        with nerve_client.Client(url, **given) as plain:
+            assert (await asyncio.to_thread(plain.extract, "London")).model == "bert"
+    for given in ({"ca_file": ca}, both | {"cert_file": shown["stranger"]}):
+        async with nerve_client.AsyncClient(url, retry=once, **given) as client:
+            with pytest.raises(nerve_client.ConnectionFailed):
+                await client.extract("London")
 
 
 async def test_browsers_are_told_to_stay(mutual: Server, pki: Pki) -> None:

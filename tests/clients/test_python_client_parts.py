@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,24 @@ from nerve_client.errors import of_code, of_status
 from nerve_client.http_wire import Reply, error_of, retry_after_s
 from nerve_client.requests import Packer
 from nerve_client.retry import Tries
+
+
+@pytest.mark.parametrize("url", ["https://h", "grpcs://h"])
+def test_files_for_tls(url: str, tmp_path: Path) -> None:
+    """What cannot be used is told when the client is made, by setting and file."""
+    empty = tmp_path / "empty.pem"
+    empty.touch()
+    for files, said in (
+        ({"ca_file": "nope.pem"}, "ca_file: nope.pem cannot be read: No such file"),
+        ({"ca_file": empty}, "ca_file: .*empty.pem holds no certificate"),
+        ({"cert_file": "nope.pem"}, "cert_file: nope.pem cannot be read"),
+        ({"cert_file": empty, "key_file": "nope.pem"}, "key_file: nope.pem cannot be read"),
+        ({"cert_file": empty}, "cert_file: .* no certificate and key"),
+        ({"key_file": empty}, "key_file is nothing without cert_file"),
+    ):
+        for kind in (Client, AsyncClient):
+            with pytest.raises(ValueError, match=said):
+                kind(url, **files)
 
 
 @given(

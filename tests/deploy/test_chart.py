@@ -72,6 +72,10 @@ BAD: Final[Mapping[str, tuple[Values, str]]] = {
     "a client CA alone": ({"tls": {"clientCa": True}}, "secretName"),
     "an unknown metric": ({"autoscaling": {"enabled": True, "metric": "requests"}}, "metric"),
     "a setting of the chart": ({"settings": {"http_port": 1}}, "settings.http_port"),
+    "a service without its port": ({"settings": {"disable_grpc": True}}, "settings.disable_grpc"),
+    "a misspelt setting": ({"settings": {"max_inputz": 1}}, "max_inputz"),
+    "deaf to probes": ({"settings": {"metrics_hostname": "127.0.0.1"}}, "metrics_hostname"),
+    "a port for two": ({"ports": {"http": 8080, "metrics": 8080}}, "ports"),
 }
 
 
@@ -207,6 +211,21 @@ def test_selectors_find_the_pods_and_nothing_else(rendered: Rendered) -> None:
     assert documents["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == wanted
     assert documents["PodMonitor"]["spec"]["selector"]["matchLabels"] == wanted
     assert documents["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == wanted
+
+
+def test_the_chart_knows_every_setting() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    known = schema["properties"]["settings"]["propertyNames"]["enum"]
+    assert known == sorted(ServerConfig.model_fields)
+
+
+def test_the_rules_find_the_pods_job(rendered: Rendered) -> None:
+    """They ask for job="nerve", which is not how the operator names a job."""
+    (endpoint,) = rendered.documents("everything")["PodMonitor"]["spec"]["podMetricsEndpoints"]
+    renamed = {each["targetLabel"]: each["replacement"] for each in endpoint["relabelings"]}
+    rules = (DEPLOY / "prometheus" / "nerve.rules.yml").read_text()
+    assert renamed == {"job": "nerve"}
+    assert f'up{{job="{renamed["job"]}"}}' in rules
 
 
 def test_one_pod_has_no_budget_and_an_autoscaler_owns_the_replicas(rendered: Rendered) -> None:

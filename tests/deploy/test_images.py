@@ -75,4 +75,4 @@ def test_both_differ_in_what_is_installed_and_in_what_the_driver_is_told() -> No
     cpu, gpu = (set(instructions(name)) for name in FILES)
     said = {re.split(r"[ =]", line)[0] for line in cpu ^ gpu}
     assert said == {"ARG", "ENV", "LABEL"}
-    assert "ARG EXTRAS=gpu" in gpu
+    assert "ARG EXTRAS=gpu,otel" in gpu

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import socket
 import sys
@@ -53,6 +54,20 @@ async def test_rules(root: Path, check: str) -> None:
     code, said = await run(needed("promtool"), *check.split(" "), cwd=folder)
     assert code == 0, said
     assert "SUCCESS" in said
+
+
+async def test_documented_jobs(root: Path, tmp_path: Path) -> None:
+    """Each is one that Prometheus takes, and has the name that the rules want."""
+    page = (root / "docs" / "metrics.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        (job,) = yaml.safe_load(block)["scrape_configs"]
+        assert job["job_name"] == "nerve"
+        (tmp_path / "prometheus.yml").write_text(block)
+        line = ("check", "config", "--syntax-only", "prometheus.yml")
+        code, said = await run(needed("promtool"), *line, cwd=tmp_path)
+        assert code == 0, said
 
 
 def test_every_alert_has_a_test_and_a_runbook(root: Path) -> None:

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +40,16 @@ class Served:
     def files(self) -> int:
         """Open files, connections among them."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))  # noqa: PTH208  names, not paths
+
+    def children(self) -> list[str]:
+        """Ids of its own processes."""
+        found = []
+        for each in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # it has ended
+                parent = each.read_text().rpartition(")")[2].split()[1]
+                if parent == str(self.process.pid):
+                    found.append(each.parent.name)
+        return found
 
     def logged(self) -> str:
         return self.log.read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import socket
 import time
@@ -16,7 +17,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2 as health
 
-from faults.mistreated import ONE, Served, calm, post, serving, statuses, to_the_end
+from faults.mistreated import ONE, Served, calm, post, serving, statuses, to_the_end, until
 from nerve._proto.nerve.v1 import nerve_pb2 as pb
 
 Start = Callable[..., AbstractAsyncContextManager[Served]]
@@ -132,6 +133,9 @@ async def test_not_ready_first_and_closed_later(start: Start) -> None:
         served.terminate()
         while await served.status("/readyz") == 200:
             assert time.monotonic() - began < 0.5
+        async with http.get("/readyz") as answer:
+            told = await answer.json()
+        assert (told["ready"], told["reason"]) == (False, "stopping")
         assert await served.status("/v2/health/ready") != 200
         assert health.HealthCheckResponse.FromString(await check(ask)).status == 2
         for path in ("/livez", "/v2/health/live"):
@@ -156,7 +160,7 @@ async def test_a_second_signal_ends_it_at_once(start: Start) -> None:
 
 
 async def test_what_takes_too_long_is_cut_off_and_told(repository: Path, tmp_path: Path) -> None:
-    """The exit status says that something was lost, the log how much."""
+    """The log says how many; to end was what it was told, so the exit status is 0."""
     log = tmp_path / "stderr"
     async with serving(repository, log, "--shutdown-timeout", "0.1") as served:
         ends = [await served.dial() for _ in range(3)]
@@ -164,7 +168,7 @@ async def test_what_takes_too_long_is_cut_off_and_told(repository: Path, tmp_pat
             writer.write(post("slow", ONE[:-1], "X: y").replace(b"Length: ", b"Length: 9"))
         await asyncio.sleep(0.2)
         served.terminate()
-        assert await served.ended() == 1
+        assert await served.ended() == 0
         for _, writer in ends:
             writer.close()
     told = log.read_text()
@@ -194,6 +198,35 @@ async def test_clients_that_read_nothing_hold_nothing_up(start: Start) -> None:
         reader.close()
         stream.cancel()
         await channel.close()
+
+
+STUCK = """
+transform: function Postprocess(scores) while true do end end
+transform_limits: {max_instructions: 100000000000, timeout_microseconds: 60000000}
+"""
+LOOKING = "--settle-seconds", "0.1", "--repository-poll-seconds", "0.1"
+
+
+async def test_sigterm_while_a_model_loads(repository: Path, tmp_path: Path) -> None:
+    """A trial of a transform that does not end holds nobody up: what is in flight is answered."""
+    folder, log = tmp_path / "repository", tmp_path / "stderr"
+    shutil.copytree(repository, folder)
+    async with serving(folder, log, *LOOKING) as served:
+        shutil.copytree(folder / "bert", tmp_path / "stuck")
+        (tmp_path / "stuck" / "config.yaml").write_text(STUCK)
+        (tmp_path / "stuck").rename(folder / "stuck")
+        await until(served.children, "its transform is tried")
+        reader, writer = await served.dial()
+        writer.write(post("slow"))
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        served.terminate()
+        assert statuses(await to_the_end(reader)) == [200]
+        assert await served.ended() == 0
+        assert time.monotonic() - began < 4
+        assert not served.children()
+        writer.close()
+    calm(log.read_text())
 
 
 @pytest.mark.parametrize("after_s", [0.3, 0.9, 1.3])

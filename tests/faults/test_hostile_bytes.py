@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import zlib
 
 import pytest
@@ -60,6 +61,32 @@ async def test_what_may_be_read_in_two_ways_is_refused(impatient: Served, shape:
     answers = await impatient.tell(SHAPES[shape] + HIDDEN)
     assert statuses(answers) == [400], answers[:300]
     await until(lambda: impatient.files() <= before, "its connection is closed")
+
+
+@pytest.mark.parametrize("target", [b"\\metrics", b"*", b"http://["])
+async def test_what_no_route_sees_is_answered_like_the_rest(
+    impatient: Served, target: bytes
+) -> None:
+    """In our shape, without the names of libraries or the client's bytes; and it is counted."""
+    counted = 'nerve_requests_total{dialect="native",status="400"}'
+
+    async def count() -> float:
+        page = await impatient.tell(
+            b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        lines = [line.split() for line in page.decode().splitlines() if line.startswith(counted)]
+        return float(lines[0][1]) if lines else 0.0
+
+    before = await count()
+    answer = await impatient.tell(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\nnonsense\r\n\r\n")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert statuses(answer) == [400]
+    assert json.loads(body).keys() == {"error", "reason"}
+    assert json.loads(body)["reason"] == "invalid_request"
+    assert b"nonsense" not in body
+    for header in ("Server: nerve", "X-Content-Type-Options: nosniff", "Cache-Control: no-store"):
+        assert header.encode() in head.split(b"\r\n"), head
+    assert await count() == before + 1
 
 
 async def test_pipelined_requests_are_answered_in_order(served: Served) -> None:

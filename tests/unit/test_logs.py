@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from nerve.exchange import Exchange, Exchanges
-from nerve.log_lines import LONGEST, LONGEST_TRACEBACK
-from nerve.logs import ALIKE, ALIKE_S, JSON, Alike, Logs, LogSettings, set_up
+from nerve.log_lines import LONGEST, LONGEST_TRACEBACK, JsonLines
+from nerve.logs import ALIKE, ALIKE_S, JSON, Alike, Background, Logs, LogSettings, set_up
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -247,3 +250,51 @@ def test_v2s_settings_leave_json_as_it_is(capsys: pytest.CaptureFixture[str]) ->
         for level in LEVELS:
             getattr(logging.getLogger("nerve.test"), level)("it is %s", level)
         assert [each["level"] for each in objects(capsys)] == ["warning", "error", "critical"]
+
+
+def said(handler: Background, text: str, level: int = logging.INFO) -> None:
+    handler.handle(logging.LogRecord("nerve.test", level, "", 0, text, (), None))
+
+
+def test_nobody_waits_for_whoever_reads_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a pipe that is full lines are left out, which a later one tells; those that were taken come
+    in order, and the process ends in time."""
+    monkeypatch.setattr("nerve.logs.MAX_WAITING", 200_000)
+    monkeypatch.setattr("nerve.logs.LAST_S", 0.05)
+    read, write = os.pipe()
+    handler, lines = Background(write), 10_000
+    handler.setFormatter(JsonLines())
+    began = time.monotonic()
+    for number in range(lines):
+        said(handler, f"line {number}")
+    handler.flush()
+    assert time.monotonic() - began < 5
+    kept: list[int] = []
+    left_out = 0
+    with os.fdopen(read) as reader:
+        while len(kept) + left_out < lines:
+            told = json.loads(reader.readline())["message"]
+            if told.startswith("line "):
+                kept.append(int(told.removeprefix("line ")))
+            else:
+                left_out += int(told.split(" lines were left out")[0])
+        said(handler, "after that")
+        assert json.loads(reader.readline())["message"] == "after that"
+    assert left_out > 0
+    assert kept == sorted(kept)
+    said(handler, "which nobody reads any more")
+    handler.flush()
+    os.close(write)
+
+
+def test_a_line_in_the_background_is_of_the_request_that_it_was_logged_in(tmp_path: Path) -> None:
+    """And is there after a flush."""
+    with (tmp_path / "log").open("wb") as file:
+        handler = Background(file.fileno())
+        handler.setFormatter(JsonLines())
+        with Exchanges().open(Exchange("http", "native", "GET", "/", request_id="mine"), {}):
+            said(handler, "inside \ud800")
+        said(handler, "outside")
+        handler.flush()
+    lines = [json.loads(line) for line in (tmp_path / "log").read_bytes().splitlines()]
+    assert [line.get("request_id") for line in lines] == ["mine", None]

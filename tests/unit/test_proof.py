@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import select
 import shutil
@@ -114,6 +115,17 @@ def save(path: Path, nodes: list[onnx.NodeProto], initializers: list[onnx.Tensor
     path.write_bytes(model.SerializeToString())
 
 
+async def test_no_process_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start, and later by the model's state."""
+    monkeypatch.setattr("sys.executable", "/proc/self/stat")
+    prover = Prover(timeout_s=5, memory_bytes=None)
+    with pytest.raises(
+        ModelLoadFailed, match=r"cannot be started: Permission denied; .*prove_models"
+    ):
+        prover.start()
+    await prover.aclose()
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A flat export folder with a real model."""
@@ -221,6 +233,21 @@ async def test_a_good_model_passes(prover: Prover, family: str) -> None:
     assert 0 < proof.seconds < PATIENCE_S
     assert 10 * MB < proof.peak_memory_bytes < 4096 * MB
     assert proofs() == []
+
+
+async def test_lines_look_like_the_daemons(
+    warm: WarmServer, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """All that the process says with --log-format json is JSON."""
+    warm.close()  # what it says goes elsewhere
+    caplog.set_level(logging.DEBUG)
+    prover = Prover(timeout_s=PATIENCE_S, memory_bytes=None, log_form="json")
+    try:
+        await prove(prover, MODELS / "bert")
+    finally:
+        await prover.aclose()
+    lines = capfd.readouterr().err.splitlines()
+    assert {json.loads(line)["level"] for line in lines} >= {"debug"}
 
 
 async def test_several_at_once(prover: Prover, folder: Path, tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ def require_freezer() -> None:
     if missing:
         raise BuildFailed(
             f"{', '.join(missing)} not found, which the runtime is made with: pip install "
-            "'nerve-server[build]'; or name a runtime that was made elsewhere: --base-binary-path"
+            "'nerve-server[build]', in the source '.[build]'; or name a runtime that was made "
+            "elsewhere: --base-binary-path"
         )
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
     if missing:

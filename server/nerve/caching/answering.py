@@ -21,6 +21,10 @@ from nerve.types import CacheUse, CallStatistics, RunTimes, Span, TextCost, Toke
 JOINS: Final = 2
 """So often a request waits for runs that others began; when those failed by no fault of its own, it
 runs its texts itself."""
+ROW_CHARACTERS: Final = 16
+"""What a text costs beside its characters: a row has special tokens, and is handled as one."""
+OWN_CHARACTERS: Final = 1000
+"""Of a text, so many count for what its request would cost: at least so many most models run."""
 
 
 class Made(NamedTuple):
@@ -64,7 +68,9 @@ class Answers:
     def __init__(self, model: str, *, max_bytes: int, metrics: CopyCacheMetrics) -> None:
         self._name, self._metrics = model, metrics
         self._store = Store(max_bytes, metrics)
-        self._flights: Flights[Key, Entry] = Flights(f"cache-{model}")
+        self._flights: Flights[Key, Entry] = Flights(
+            f"cache-{model}", size=_size, most=OWN_CHARACTERS + ROW_CHARACTERS
+        )
 
     async def get(
         self,
@@ -173,6 +179,11 @@ class Answers:
         if run.task.cancelled():
             raise ModelUnloaded(self._name)
         return dict(run.task.result())
+
+
+def _size(key: Key) -> int:
+    """About what its text costs to run, in characters."""
+    return len(key[0]) + ROW_CHARACTERS
 
 
 def _columns(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from nerve.errors import DeadlineExceeded, ModelUnavailable, Overloaded, WaitTooLong
 
 KeyT = TypeVar("KeyT")
 T = TypeVar("T")
+
+SPARE: Final = 64
+"""Size of what costs a run hardly more than nothing does."""
 
 
 class Run(Generic[KeyT, T]):
@@ -20,10 +23,13 @@ class Run(Generic[KeyT, T]):
     others when that one's caller leaves: for all its texts, even if they wait for one of them.
     """
 
-    __slots__ = ("deadline", "keys", "priority", "task", "waiters")
+    __slots__ = ("deadline", "keys", "priority", "size", "task", "waiters")
 
-    def __init__(self, keys: Sequence[KeyT], deadline: float | None, priority: int) -> None:
-        self.keys, self.deadline, self.priority = keys, deadline, priority
+    def __init__(
+        self, keys: Sequence[KeyT], size: int, deadline: float | None, priority: int
+    ) -> None:
+        """`size` is that of all its keys."""
+        self.keys, self.size, self.deadline, self.priority = keys, size, deadline, priority
         self.waiters = 0
         self.task: asyncio.Task[Mapping[KeyT, T]]
 
@@ -44,19 +50,40 @@ class Run(Generic[KeyT, T]):
 class Flights(Generic[KeyT, T]):
     """The runs on their way. One event loop; `aclose` them."""
 
-    def __init__(self, name: str) -> None:
-        """`name` is that of the tasks."""
-        self._name = name
+    def __init__(self, name: str, *, size: Callable[[KeyT], int], most: int) -> None:
+        """No runs yet.
+
+        Args:
+            name: of the tasks.
+            size: about what a key costs to run, in any unit.
+            most: by which a key counts at most for what its own request would cost; the model may
+                cut what is longer.
+        """
+        self._name, self._size, self._most = name, size, most
         self._runs: dict[KeyT, Run[KeyT, T]] = {}
         self._tasks: set[asyncio.Task[Mapping[KeyT, T]]] = set()
 
-    def find(self, keys: Iterable[KeyT], priority: int) -> dict[KeyT, Run[KeyT, T]]:
-        """Runs that will answer some of the keys, none of them less urgent than `priority`."""
-        return {
-            key: run
-            for key in keys
-            if (run := self._runs.get(key)) is not None and run.priority <= priority
-        }
+    def find(self, keys: Sequence[KeyT], priority: int) -> dict[KeyT, Run[KeyT, T]]:
+        """Runs that will answer some of the keys, and are worth waiting for.
+
+        None is less urgent than `priority`; and all that they do for others together is not larger
+        than all of these keys, or hardly: the model answers a run as a whole, so whoever wants one
+        text of a large one is sooner done alone.
+        """
+        runs: dict[Run[KeyT, T], list[KeyT]] = {}
+        for key in keys:
+            if (run := self._runs.get(key)) is not None and run.priority <= priority:
+                runs.setdefault(run, []).append(key)
+        found: dict[KeyT, Run[KeyT, T]] = {}
+        if not runs:
+            return found
+        left = SPARE + sum(min(self._size(key), self._most) for key in keys)
+        for run, wanted in runs.items():
+            beside = run.size - sum(map(self._size, wanted))
+            if beside <= left:
+                left -= beside
+                found.update(dict.fromkeys(wanted, run))
+        return found
 
     def begin(
         self,
@@ -68,9 +95,9 @@ class Flights(Generic[KeyT, T]):
     ) -> Run[KeyT, T]:
         """Start `work`, which answers all the keys; the caller waits for it, see `waiting`.
 
-        Where a less urgent run would answer one of them, newcomers find this one.
+        Where another run would answer one of them, newcomers find this one.
         """
-        run: Run[KeyT, T] = Run(keys, deadline, priority)
+        run: Run[KeyT, T] = Run(keys, sum(map(self._size, keys)), deadline, priority)
 
         async def fly() -> Mapping[KeyT, T]:
             try:

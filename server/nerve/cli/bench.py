@@ -8,7 +8,8 @@ from typing import Annotated, Final
 import typer
 
 from nerve import logs
-from nerve.cli.models import DEFAULT_URL, ApiKey
+from nerve.cli.https import Identity
+from nerve.cli.models import DEFAULT_URL, ApiKey, CaFile, CertFile, KeyFile
 from nerve.cli.report import FIGURE_HEADS, Format, cells, remark, show
 from nerve.errors import InvalidField
 
@@ -67,6 +68,9 @@ def bench(
         float, typer.Option("--timeout", min=0.001, help="Seconds for one request to a server.")
     ] = 60.0,
     api_key: ApiKey = None,
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
 ) -> None:
     """Measure throughput and latency under load.
 
@@ -81,7 +85,8 @@ def bench(
     levels = concurrency_list(concurrency)
     run = Run(
         model, url, levels, read_texts(texts), duration_s=duration, requests=requests,
-        warm_up_s=warm_up, batch=batch, timeout_s=timeout, api_key=api_key,
+        warm_up_s=warm_up, batch=batch, timeout_s=timeout,
+        identity=Identity(api_key, ca_file, cert_file, key_file),
     )  # fmt: skip
     remark(run.title)
     interrupted = False

@@ -10,7 +10,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
+from nerve.cli.client import NOBODY
 from nerve.cli.drive import Figures, Load, Tally, Target, drive, figures, in_turn, since
+from nerve.cli.https import Identity
 from nerve.cli.in_process import find_source, open_local
 from nerve.cli.models import DEFAULT_URL
 from nerve.cli.remote import open_remote
@@ -31,7 +33,7 @@ class Run:
     warm_up_s: float
     batch: int
     timeout_s: float
-    api_key: str | None = field(default=None, repr=False)
+    identity: Identity = NOBODY
     rows: list[Figures] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     """What the first failure of each kind said."""
@@ -83,7 +85,7 @@ class Run:
                 self.model,
                 timeout_s=self.timeout_s,
                 connections=connections,
-                api_key=self.api_key,
+                identity=self.identity,
             )
         source = find_source(self.folder)
         return open_local(source, source.config)

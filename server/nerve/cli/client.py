@@ -6,12 +6,14 @@ import http.client
 import ipaddress
 import json
 import os
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
+from nerve.cli.https import Identity, context_of, told
 from nerve.errors import InvalidField, NerveError
 
 
@@ -29,6 +31,25 @@ class ServerUnreachable(NerveError):
             f"no server answers at {self.url} ({self.detail}); start one with nerve serve, or name "
             "it with --url"
         )
+
+
+class HungUp(NerveError):
+    """A server took the connection and ended it without an answer."""
+
+    reason = "hung_up"
+
+    def __init__(self, url: str, *, showed_certificate: bool) -> None:
+        super().__init__(url, showed_certificate)
+        self.url, self.showed_certificate = url, showed_certificate
+
+    def __str__(self) -> str:
+        if not self.url.startswith("https:"):
+            why = "speak TLS: try https://"
+        elif self.showed_certificate:
+            why = "not take the certificate in --cert-file"
+        else:
+            why = "want a certificate of its clients: --cert-file and --key-file"
+        return f"a server is there at {self.url}, but it hung up without an answer; it may {why}"
 
 
 class AnswerTimeout(NerveError):
@@ -73,20 +94,30 @@ class Refused(NerveError):
         return self.message
 
 
+NOBODY: Final = Identity()
+
+
 class Client:
     """A server's routes that the command line needs."""
 
-    def __init__(self, url: str, *, timeout_s: float, api_key: str | None = None) -> None:
-        """`url` is the root of a server, http:// may be left out; `api_key` is sent as Bearer.
+    def __init__(self, url: str, *, timeout_s: float, identity: Identity = NOBODY) -> None:
+        """`url` is the root of a server, http:// may be left out.
 
         Raises:
-            InvalidField: it is no such thing.
+            InvalidField: it is no such thing, or something of `identity` cannot be used.
         """
         self.url, self._timeout_s = _checked(url), timeout_s
-        self.credentials = {} if api_key is None else {"Authorization": f"Bearer {_key(api_key)}"}
+        key = identity.api_key
+        self.credentials = {} if key is None else {"Authorization": f"Bearer {_key(key)}"}
         """Headers that tell who asks."""
-        # A proxy cannot reach this machine's own loopback.
-        handlers = [urllib.request.ProxyHandler({})] if _is_loopback(self.url) else []
+        self.context = context_of(identity) if self.url.startswith("https:") else None
+        """For TLS; None over http."""
+        self._shows_certificate = identity.cert_file is not None
+        handlers: list[urllib.request.BaseHandler] = []
+        if _is_loopback(self.url):  # which no proxy can reach
+            handlers.append(urllib.request.ProxyHandler({}))
+        if self.context is not None:
+            handlers.append(urllib.request.HTTPSHandler(context=self.context))
         self._opener = urllib.request.build_opener(*handlers)
 
     def models(self) -> list[dict[str, Any]]:
@@ -127,7 +158,7 @@ class Client:
         """The answer's JSON; None for an empty one.
 
         Raises:
-            ServerUnreachable, AnswerTimeout, StrangeAnswer, Refused.
+            ServerUnreachable, HungUp, HandshakeFailed, AnswerTimeout, StrangeAnswer, Refused.
         """
         request = urllib.request.Request(  # noqa: S310  `_checked` lets http and https through
             self.url + path,
@@ -146,10 +177,7 @@ class Client:
             raise AnswerTimeout(self.url, self._timeout_s) from error
         except (urllib.error.URLError, OSError) as error:
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
-            if isinstance(cause, TimeoutError):
-                raise AnswerTimeout(self.url, self._timeout_s) from error
-            detail = getattr(cause, "strerror", None) or str(cause)
-            raise ServerUnreachable(self.url, detail) from error
+            raise self._unanswered(cause) from error
         except http.client.HTTPException as error:
             raise StrangeAnswer(self.url, type(error).__name__) from error
         if not content:
@@ -158,6 +186,16 @@ class Client:
             return json.loads(content)
         except ValueError:
             raise StrangeAnswer(self.url, f"{method} {path} is no JSON") from None
+
+    def _unanswered(self, cause: object) -> NerveError:
+        """What kept the server from answering."""
+        if isinstance(cause, TimeoutError):
+            return AnswerTimeout(self.url, self._timeout_s)
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+            return told(self.url, cause, shown=self._shows_certificate)
+        if isinstance(cause, ConnectionResetError | BrokenPipeError | ssl.SSLEOFError):
+            return HungUp(self.url, showed_certificate=self._shows_certificate)
+        return ServerUnreachable(self.url, getattr(cause, "strerror", None) or str(cause))
 
 
 def _checked(url: str) -> str:
@@ -194,7 +232,12 @@ def _is_loopback(url: str) -> bool:
 
 
 def _said(error: urllib.error.HTTPError) -> str:
-    """The server's own sentence, or what there is of one."""
+    """The server's own sentence, or what there is of one, and where a key is given here."""
+    said = _sentence(error)
+    return f"{said} (here: set NERVE_API_KEY, or give --api-key)" if error.code == 401 else said
+
+
+def _sentence(error: urllib.error.HTTPError) -> str:
     try:
         text = error.read().decode("utf-8", "replace")
     except (OSError, http.client.HTTPException):

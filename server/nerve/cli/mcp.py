@@ -90,7 +90,7 @@ async def serve_mcp(
         app = App(config, announce=announce, only_mcp=True, load_first=load_first)
         await run(app, config, announce=announce)
     except AddressUnavailable as error:
-        detail = error.detail.replace("--http-port", "--port")
+        detail = error.detail.replace("--http-", "--")
         raise AddressUnavailable(error.host, error.port, detail) from error
 
 

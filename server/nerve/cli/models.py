@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nerve.cli.https import Identity
 from nerve.cli.terminal import plain, print_json, print_lines, print_table
 from nerve.config.model import MAX_CONFIG_BYTES
 from nerve.errors import InvalidField
@@ -42,22 +43,64 @@ ApiKey = Annotated[
         "it into the variable.",
     ),
 ]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-file",
+        metavar="FILE",
+        help="Authorities in PEM that a server with https may have its certificate from. Default: "
+        "those of SSL_CERT_FILE, or the system's.",
+    ),
+]
+CertFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--cert-file",
+        metavar="FILE",
+        envvar="NERVE_CLIENT_CERT_FILE",
+        help="Certificate in PEM, for a server that wants one of its clients.",
+    ),
+]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--key-file",
+        metavar="FILE",
+        envvar="NERVE_CLIENT_KEY_FILE",
+        help="Its private key, if that is not in the same file.",
+    ),
+]
 DEFAULT_URL = "http://127.0.0.1:8080"
 
 
 @app.command("list")
-def list_(url: Url = DEFAULT_URL, as_json: AsJson = False, api_key: ApiKey = None) -> None:
+def list_(
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+    api_key: ApiKey = None,
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
+) -> None:
     """Every version of every model, its state, and why it is in it."""
-    client = _client(url, LOOK_TIMEOUT_S, api_key)
+    client = _client(url, LOOK_TIMEOUT_S, Identity(api_key, ca_file, cert_file, key_file))
     _show(joined(client.index(), client.models()), as_json=as_json)
 
 
 @app.command()
 def status(
-    name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False, api_key: ApiKey = None
+    name: Name,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+    api_key: ApiKey = None,
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
 ) -> None:
     """Everything that the server tells of one model."""
-    model = _client(url, LOOK_TIMEOUT_S, api_key).model(name)
+    model = _client(url, LOOK_TIMEOUT_S, Identity(api_key, ca_file, cert_file, key_file)).model(
+        name
+    )
     if as_json:
         print_json(model)
         return
@@ -91,10 +134,13 @@ def load(
     timeout: Timeout = 600.0,
     as_json: AsJson = False,
     api_key: ApiKey = None,
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
 ) -> None:
     """Load a model, or what changed of it; returns when it is READY."""
     parameters = {} if config is None else {"config": config_text(config)}
-    client = _client(url, timeout, api_key)
+    client = _client(url, timeout, Identity(api_key, ca_file, cert_file, key_file))
     client.load(name, parameters)
     _show_one(client, name, as_json=as_json)
 
@@ -109,17 +155,20 @@ def unload(
     timeout: Timeout = 600.0,
     as_json: AsJson = False,
     api_key: ApiKey = None,
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
 ) -> None:
     """Unload a model: new requests are refused at once, those in flight end first."""
-    client = _client(url, timeout, api_key)
+    client = _client(url, timeout, Identity(api_key, ca_file, cert_file, key_file))
     client.unload(name, {"wait": True} if wait else {})
     _show_one(client, name, as_json=as_json)
 
 
-def _client(url: str, timeout_s: float, api_key: str | None) -> Client:
+def _client(url: str, timeout_s: float, identity: Identity) -> Client:
     from nerve.cli.client import Client  # noqa: PLC0415  keeps `--help` fast
 
-    return Client(url, timeout_s=timeout_s, api_key=api_key)
+    return Client(url, timeout_s=timeout_s, identity=identity)
 
 
 def _show_one(client: Client, name: str, *, as_json: bool) -> None:

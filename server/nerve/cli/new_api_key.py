@@ -6,9 +6,12 @@ import os
 import re
 import sys
 import tempfile
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -20,7 +23,10 @@ if TYPE_CHECKING:
     from nerve.security.keys import ApiKey
 
 _ITEM = re.compile(r"^( *)- ", re.MULTILINE)
-_NO_ITEMS = re.compile(r"^keys:\s*\[\s*\][ \t]*$", re.MULTILINE)
+_NO_ITEMS = re.compile(r"^keys:\s*\[\s*\][ \t\r]*$", re.MULTILINE)
+LOCK_S: Final = 10.0
+"""Longest wait for others who add to the same file; each takes milliseconds."""
+_LOOK_S: Final = 0.02
 
 
 def new_api_key(
@@ -78,12 +84,14 @@ def new_api_key(
 def lines_of(key: ApiKey, indent: str) -> list[str]:
     """The entry as lines of YAML. Pure."""
     lines = [
-        f"name: {key.name}",
+        f'name: "{key.name}"',  # else YAML takes 123, true or 2024-01-01 for something else
         f'sha256: "{key.sha256}"',
         f"scopes: [{', '.join(key.scopes)}]",
     ]
     if key.rate_limit is not None:
-        limit = f"requests_per_second: {key.rate_limit.requests_per_second:g}"
+        # Exactly, and never as 1e-05, which YAML takes for a word.
+        rate = Decimal(repr(key.rate_limit.requests_per_second)).normalize()
+        limit = f"requests_per_second: {rate:f}"
         if key.rate_limit.burst is not None:
             limit += f", burst: {key.rate_limit.burst}"
         lines.append(f"rate_limit: {{{limit}}}")
@@ -95,39 +103,91 @@ def lines_of(key: ApiKey, indent: str) -> list[str]:
 def add_to(file: Path, key: ApiKey) -> None:
     """Add an entry to a file, which is replaced as a whole; its comments stay.
 
+    Several may do so at the same time (but on Windows).
+
     Raises:
-        ConfigInvalid: the file cannot be used, has a key of that name, or is not laid out so that
-            an entry can be added at its end.
+        ConfigInvalid: the file cannot be used, has a key of that name, is full, or is not laid out
+            so that an entry can be added at its end.
     """
-    from nerve.security.keys import keys_in, read_keys  # noqa: PLC0415  keeps `--help` fast
+    from nerve.security.keys import text_of  # noqa: PLC0415  keeps `--help` fast
 
     if file.suffix == ".json":
         raise _refused(file, "is JSON: add the entry by hand")
     try:
-        there = list(read_keys(file)) if file.exists() else []
-        old = file.read_text(encoding="utf-8") if file.exists() else "keys:\n"
-        if any(each.name == key.name for each in there):
-            raise _refused(file, f"has a key with the name {key.name!r} already")
-        indents = _ITEM.findall(old)
-        base = _NO_ITEMS.sub("keys:", old).rstrip("\n")
-        new = "\n".join([base, *lines_of(key, indents[0] if indents else "  "), ""])
-        try:
-            added = list(keys_in(new, source=str(file)))
-        except ConfigInvalid:
-            added = []
-        if {each.name: each for each in added} != {each.name: each for each in [*there, key]}:
-            raise _refused(file, "is not a plain list under keys: add the entry by hand")
-        _replace(file, new)
+        target = file.resolve()
+        with _locked(target):
+            old = text_of(file) if file.exists() else None
+            _replace(target, _with(old, key, file))
     except OSError as error:
         raise _refused(file, f"cannot be written: {error.strerror}") from error
 
 
-def _replace(file: Path, text: str) -> None:
+def _with(old: str | None, key: ApiKey, file: Path) -> str:
+    """The text of a file with an entry more. Pure; raises as `add_to`."""
+    from nerve.security.keys import MAX_FILE_BYTES, MAX_KEYS, keys_in  # noqa: PLC0415  as above
+
+    there = [] if old is None else list(keys_in(old, source=str(file)))
+    if any(each.name == key.name for each in there):
+        raise _refused(file, f"has a key with the name {key.name!r} already")
+    if len(there) >= MAX_KEYS:
+        raise _refused(file, f"has {MAX_KEYS} keys, which is the most")
+    text = "keys:\n" if old is None else old
+    indents = _ITEM.findall(text)
+    base = _NO_ITEMS.sub("keys:", text).rstrip("\r\n")
+    new = "\n".join([base, *lines_of(key, indents[0] if indents else "  "), ""])
+    if len(new.encode()) > MAX_FILE_BYTES:
+        raise _refused(file, f"would be over {MAX_FILE_BYTES} bytes")
+    try:
+        added = list(keys_in(new, source=str(file)))
+    except ConfigInvalid:
+        added = []
+    if {each.name: each for each in added} != {each.name: each for each in [*there, key]}:
+        raise _refused(file, "is not a plain list under keys: add the entry by hand")
+    return new
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Be the only one who changes `target`.
+
+    The lock is a file beside it, as the file itself is replaced; it is gone when the block ends.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    path, until = target.with_name(f".{target.name}.lock"), time.monotonic() + LOCK_S
+    while True:
+        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            if _taken(number, path):
+                try:
+                    yield
+                    return
+                finally:
+                    path.unlink(missing_ok=True)
+        finally:
+            os.close(number)
+        if time.monotonic() > until:
+            raise _refused(target, f"is being changed by another program, which holds {path}")
+        time.sleep(_LOOK_S)
+
+
+def _taken(number: int, path: Path) -> bool:
+    """Whether the open file is locked now, and is still the one at `path`."""
+    import fcntl  # noqa: PLC0415  not on Windows
+
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(number), path.stat(follow_symlinks=False))
+    except (BlockingIOError, FileNotFoundError):  # another's, or its owner has just removed it
+        return False
+
+
+def _replace(target: Path, text: str) -> None:
     """Owner and mode stay; a new file is for its owner only."""
-    target = file.resolve()
     number, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
-        with os.fdopen(number, "w", encoding="utf-8") as written:
+        with os.fdopen(number, "w", encoding="utf-8", newline="") as written:
             written.write(text)
             if target.exists():
                 before = target.stat()

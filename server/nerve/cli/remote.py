@@ -15,8 +15,9 @@ from urllib.parse import quote
 import aiohttp
 import orjson
 
-from nerve.cli.client import Client
+from nerve.cli.client import NOBODY, Client
 from nerve.cli.drive import RequestFailed
+from nerve.cli.https import Identity
 from nerve.errors import NerveError
 from nerve.types import EngineStatistics
 
@@ -96,22 +97,23 @@ def totals(model: Mapping[str, Any]) -> EngineStatistics | None:
 
 @asynccontextmanager
 async def open_remote(
-    url: str, name: str, *, timeout_s: float, connections: int, api_key: str | None = None
+    url: str, name: str, *, timeout_s: float, connections: int, identity: Identity = NOBODY
 ) -> AsyncIterator[RemoteTarget]:
     """A model of the server at `url`, which is asked first whether it has it.
 
     Raises:
-        ServerUnreachable, AnswerTimeout, StrangeAnswer, Refused: it has not.
+        InvalidField: a file for TLS cannot be used.
+        ServerUnreachable, HungUp, HandshakeFailed, AnswerTimeout, StrangeAnswer, Refused: it has not.
         NotAnswering: no version of it is READY.
     """
-    client = Client(url, timeout_s=timeout_s, api_key=api_key)
+    client = Client(url, timeout_s=timeout_s, identity=identity)
     model = await asyncio.to_thread(client.model, name)
     versions = [each for each in model.get("versions") or [] if isinstance(each, dict)]
     if not any(version.get("state") == "READY" for version in versions):
         reasons = [str(each.get("reason")) for each in (model, *versions) if each.get("reason")]
         raise NotAnswering(name, reasons[0] if reasons else str(model.get("state") or "not loaded"))
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections),
+        connector=aiohttp.TCPConnector(limit=connections, ssl=client.context or True),
         timeout=aiohttp.ClientTimeout(total=timeout_s),
         headers=client.credentials,
     ) as http:

@@ -14,7 +14,7 @@ import typer
 
 from nerve import logs
 from nerve.cli.settings import given, with_settings
-from nerve.config.server import ServerConfig, load_server_config, misspelt
+from nerve.config.server import ServerConfig, load_server_config, misspelt, service_links
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +60,16 @@ def run(
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from nerve.daemon import serve as serve_until_signal  # noqa: PLC0415  keeps `--help` fast
 
-    logs.set_up(config.log_level, form=config.log_format)
+    logs.set_up(config.log_level, form=config.log_format, background=True)
+    for name in service_links(os.environ):
+        log.warning("the variable %s is a link of Kubernetes to a Service, and is not read", name)
     for name, near in misspelt(os.environ):
-        log.warning("the variable %s means nothing here; did you mean %s?", name, near)
+        hint = near and f"; did you mean {near}?"
+        log.warning("the variable %s means nothing here%s", name, hint)
+    for name, needed in config.without_effect:
+        log.warning("%s has no effect without %s", name, needed)
+    if work is None and config.api_keys_file is None and config.cert_file is None:
+        log.info("whoever can reach the ports may ask: there are no API keys and no TLS")
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve_until_signal(config, announce=announce) if work is None else work())
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
@@ -20,12 +21,16 @@ OTHER_NAMES: Final = {
     "shutdown_timeout_s": "--exit-timeout-secs",  # Triton's
 }
 """Second names of options."""
+_AGAIN: Final = "_again"
+"""Ends the name of a parameter that is a setting's second option, which no table of the help shows: it
+would leave no room for the others at 80 columns."""
 
 
 def with_settings(command: CommandT) -> CommandT:
     """Give `command`, which takes **settings, an option for each setting but the repositories.
 
-    It is called with all of them by name; those that were not given are None or empty.
+    It is called with all of them by name, second options too; those that were not given are None or
+    empty. `given` makes settings of them.
     """
     signature = inspect.signature(command, eval_str=True)
     own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
@@ -36,35 +41,44 @@ def with_settings(command: CommandT) -> CommandT:
 
 
 def given(settings: Mapping[str, object]) -> dict[str, object]:
-    """Those that were given. Pure."""
-    return {name: value for name, value in settings.items() if value not in (None, [])}
+    """Those that were given; the items of a list may also be separated by commas. Pure."""
+    found: dict[str, object] = {}
+    for name, value in settings.items():
+        if value in (None, []):
+            continue
+        if isinstance(value, list) and name != "repositories":
+            value = [item.strip() for each in value for item in str(each).split(",")]  # noqa: PLW2901
+        found[name.removesuffix(_AGAIN)] = value
+    return found
 
 
 def _options(config: type[ServerConfig]) -> Iterable[inspect.Parameter]:
     # Subjects in the order in which they are put together, last first, as pydantic has them.
     for name, field in config.model_fields.items():
-        if name != "repositories":
-            yield inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=None,
-                annotation=_annotation(name, field, panel=_panel(config, name)),
-            )
+        if name == "repositories":
+            continue
+        kind = _kind(field.annotation)
+        text, panel = _help(field, kind, other=_other(name, field)), _panel(config, name)
+        option = typer.Option(_flag(name), help=text, rich_help_panel=panel, show_default=False)
+        yield _parameter(name, kind, option)
+        if other := _other(name, field):
+            # With nothing before the slash it is the option that turns a setting off.
+            second = typer.Option(f" /{other}" if kind is bool else other, hidden=True)
+            yield _parameter(name + _AGAIN, kind, second)
 
 
-def _annotation(name: str, field: FieldInfo, *, panel: str) -> Any:  # noqa: ANN401  a form of typing's
-    kind = _kind(field.annotation)
-    names = [_flag(name), *filter(None, [OTHER_NAMES.get(name)])]
-    if kind is bool and field.default:
-        names = [f"{names[0]}/{names[0].replace('--', '--no-', 1)}"]
-    listed = get_origin(kind) is list
-    option = typer.Option(
-        *names,
-        help=_help(field, listed=listed),
-        rich_help_panel=panel,
-        show_default=False,
+def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:  # noqa: ANN401  forms of typing's and typer's
+    annotation = Annotated[Union[kind, None], option]  # noqa: UP007  of a variable
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
     )
-    return Annotated[Union[kind, None], option]  # noqa: UP007  of a variable
+
+
+def _other(name: str, field: FieldInfo) -> str:
+    """The second option of a setting, "" if it has none."""
+    if field.default is True:
+        return _flag(name).replace("--", "--no-", 1)
+    return OTHER_NAMES.get(name, "")
 
 
 def _flag(name: str) -> str:
@@ -83,14 +97,29 @@ def _kind(annotation: Any) -> Any:  # noqa: ANN401  a form of typing's
     return annotation if annotation in (bool, int, float, Path) else str
 
 
-def _help(field: FieldInfo, *, listed: bool) -> str:
+def _words(annotation: Any) -> Iterable[str]:  # noqa: ANN401  a form of typing's
+    """Those that a value may be, if there are only some."""
+    if get_origin(annotation) is Literal:
+        yield from map(str, get_args(annotation))
+    elif isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        yield from annotation
+    else:
+        for argument in get_args(annotation):
+            yield from _words(argument)
+
+
+def _help(field: FieldInfo, kind: Any, *, other: str) -> str:  # noqa: ANN401  a form of typing's
     text = " ".join((field.description or "").split())
-    if listed:
-        text += " May be repeated."
+    if get_origin(kind) is list:
+        text += " May be repeated, or its items separated by commas."
+    elif words := ", ".join(_words(field.annotation)):
+        text += f" One of: {words}."
     default = field.default
-    if default in (None, False, []):
-        return text
-    return f"{text} Default: {'on' if default is True else default}"
+    if default is True:
+        return f"{text} Default: on; {other} turns it off."
+    if other:
+        text += f" Also {other}."
+    return text if default in (None, False, []) else f"{text} Default: {default}"
 
 
 def _panel(config: type[ServerConfig], name: str) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from nerve.exchange import Access
+
+CREDENTIALS: Final = ("authorization", "x-api-key", "api-key")
+"""Headers of which a guard is to see all values: they come joined by line breaks."""
 
 
 class Guard(Protocol):
@@ -15,7 +18,8 @@ class Guard(Protocol):
         """The name of the key that a request came with, None where none is wanted.
 
         Args:
-            headers: or metadata; names in lower case.
+            headers: or metadata; names in lower case. All values of `CREDENTIALS`, a line each; of
+                other names that are there more than once, one.
             access: what the route wants.
             peer: the client's address.
         Raises:

@@ -40,8 +40,11 @@ class RepositoryMetrics:
         self.ready.remove_by_labels({"model": model})
         self.load_seconds.remove_by_labels({"model": model})
 
+    def forget_load(self, model: str, version: int) -> None:
+        """Drop what the last load of a version took, which is loaded no longer."""
+        self.load_seconds.remove_by_labels({"model": model, "version": str(version)})
+
     def forget_version(self, model: str, version: int) -> None:
         """Drop the gauges of a version that is gone."""
-        labels = {"model": model, "version": str(version)}
-        self.ready.remove_by_labels(labels)
-        self.load_seconds.remove_by_labels(labels)
+        self.ready.remove_by_labels({"model": model, "version": str(version)})
+        self.forget_load(model, version)

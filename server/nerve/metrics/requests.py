@@ -102,7 +102,8 @@ class RequestMetrics:
         self._in_flight[exchange.protocol] -= 1
         if not exchange.counts:
             return
-        count, duration = self._of_requests(exchange.dialect, exchange.status or CANCELLED)
+        status = CANCELLED if exchange.left else exchange.status or CANCELLED
+        count, duration = self._of_requests(exchange.dialect, status)
         count.inc()
         duration.observe(exchange.seconds)
         if exchange.reason in REASONS:

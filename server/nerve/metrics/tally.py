@@ -16,10 +16,10 @@ MANY: Final = 32
 class Bins:
     """Values by bucket. One thread writes; any may read, and sees at worst the last value in part."""
 
-    __slots__ = ("_bounds", "_counts", "_names", "_sum")
+    __slots__ = ("_bounds", "_counts", "_names", "_sorted", "_sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = tuple(bounds)
+        self._bounds, self._sorted = tuple(bounds), np.array(bounds, dtype=np.float64)
         self._names = [_name(bound) for bound in (*self._bounds, float("inf"))]
         self._counts = [0] * (len(self._bounds) + 1)
         self._sum = 0.0
@@ -32,7 +32,7 @@ class Bins:
                 self._sum += value
             return
         array = np.array(values, dtype=np.float64)
-        places = np.searchsorted(self._bounds, array)
+        places = np.searchsorted(self._sorted, array)
         for place, count in enumerate(np.bincount(places).tolist()):
             self._counts[place] += count
         self._sum += float(array.sum())

@@ -25,9 +25,17 @@ _DURATIONS: Final = tuple(accumulate(repeat(1.5, 34), float.__mul__, initial=0.0
 _LENGTHS: Final = tuple(2.0**power for power in range(20))
 _SIZES: Final = tuple(2.0**power for power in range(13))
 _TOKENS: Final = tuple(2.0**power for power in range(21))
+_ROUTES: Final = "/predict_tokens"
+"""End of the routes for inference that are that server's own."""
+_ELSEWHERE: Final = ("not_served", "method_not_allowed")
 _ERRORS: Final = {"too_many_inputs": "batch_size", "tokenization_failed": "tokenization"}
-_INFERENCE: Final = frozenset({"internal", "inference_failed", "non_finite_scores",
-                               "transform_failed", "transform_result", "transform_limit"})  # fmt: skip
+_OVERLOADED: Final = frozenset({"queue_full", "wait_too_long", "server_busy", "rate_limited"})
+_INFERENCE: Final = frozenset({
+    "internal", "inference_failed", "non_finite_scores", "transform_failed", "transform_result",
+    "transform_limit", "deadline_exceeded",
+    # Ours alone; that server has no request fail for what is not ready.
+    "transform_down", "model_not_ready", "model_unloaded", "server_stopping",
+})  # fmt: skip
 _HISTOGRAMS: Final[dict[str, tuple[str, Sequence[float]]]] = {
     "te_request_duration": ("Time of requests", _DURATIONS),
     "te_request_tokenization_duration": ("Time of tokenizing, mean of its texts", _DURATIONS),
@@ -54,12 +62,14 @@ class TeiMetrics(Collector):
         """See `nerve.exchange.Observer`."""
 
     def finished(self, exchange: Exchange) -> None:
-        """Count it if it came as far as a model, or was refused."""
+        """Count it if it came as far as a model, was refused, or came to a route of that server's. One
+        whose caller left is neither answered nor a failure, as there."""
         cost = exchange.cost
         if cost is None:
-            if exchange.info is not None or exchange.reason in REASONS:
+            if _counts(exchange):
                 self._counts["single"] += 1
-                self._failures[_error(exchange.reason)] += 1
+                if not exchange.left:
+                    self._failures[_error(exchange.reason)] += 1
             return
         method = "single" if exchange.texts == 1 else "batch"
         self._counts[method] += 1
@@ -99,10 +109,18 @@ class TeiMetrics(Collector):
         yield GaugeMetricFamily("te_queue_size", "Rows that wait for a run", value=waiting)
 
 
+def _counts(exchange: Exchange) -> bool:
+    """Whether a request that was not answered is one for inference. Pure."""
+    if exchange.info is not None or exchange.reason in REASONS:
+        return True
+    ours = exchange.reason in ("", *_ELSEWHERE)
+    return not ours and exchange.method == "POST" and exchange.route.endswith(_ROUTES)
+
+
 def _error(reason: str) -> str:
     """That server's word for why a request failed, from ours. Pure."""
     if reason in _INFERENCE:
         return "inference"
     if reason in _ERRORS:
         return _ERRORS[reason]
-    return "overloaded" if reason in REASONS else "validation"
+    return "overloaded" if reason in _OVERLOADED else "validation"

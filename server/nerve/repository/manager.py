@@ -215,7 +215,7 @@ class ModelManager:
                 self._free(model, row, Copy(served, wanted.identity))
             self._metrics.loads.labels(model.name, outcome).inc()
             took_s = time.monotonic() - began
-            if self._models.get(model.name) is model:
+            if row.copy is not None and self._models.get(model.name) is model:
                 self._metrics.load_seconds.labels(model.name, str(row.number)).set(took_s)
             if outcome != "failed":
                 log.info(
@@ -358,6 +358,8 @@ class ModelManager:
             model.asked and row.number in select(model.wanted.versions, model.wanted.config).missing
         )
         row.advance(Event.DRAINED, NO_FOLDER if missing else "unloaded")
+        if self._models.get(model.name) is model:
+            self._metrics.forget_load(model.name, row.number)
         if row.number not in model.wanted.versions and not missing:
             self._forget_row(model, row.number)
 

@@ -16,8 +16,11 @@ log = logging.getLogger("nerve.frontend.guard")
 """Of the front ends, as it is clients who cause these lines: there are never many at once."""
 
 SCHEMES: Final = ("bearer", "api-key")
+AUTHORIZATION: Final = "authorization"
 HEADERS: Final = ("x-api-key", "api-key")
 """Headers, and metadata, that hold nothing but a key."""
+SEVERAL: Final = "\n"
+"""Between the values of a header that came more than once, see `Guard.admit`."""
 MAX_KEY: Final = 1024
 """Longest key, in characters."""
 
@@ -86,13 +89,13 @@ class KeyGuard:
 
 
 def credential(headers: Mapping[str, str]) -> str:
-    """The key in a request's headers; names in lower case. Pure.
+    """The key in a request's headers; names in lower case, several values of one by line. Pure.
 
     Raises:
         Unauthenticated: there is none, or more than one, or it is no key.
     """
-    found = {value.strip() for name in HEADERS if (value := headers.get(name)) is not None}
-    if (authorization := headers.get("authorization")) is not None:
+    found = {value.strip() for name in HEADERS for value in _values(headers, name)}
+    for authorization in _values(headers, AUTHORIZATION):
         scheme, _, rest = authorization.strip().partition(" ")
         if scheme.lower() not in SCHEMES:
             raise Unauthenticated("the scheme of Authorization is neither Bearer nor Api-Key")
@@ -107,3 +110,8 @@ def credential(headers: Mapping[str, str]) -> str:
     if len(key) > MAX_KEY:
         raise Unauthenticated(f"the API key is over {MAX_KEY} characters")
     return key
+
+
+def _values(headers: Mapping[str, str], name: str) -> list[str]:
+    value = headers.get(name)
+    return [] if value is None else value.split(SEVERAL)

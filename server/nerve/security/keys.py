@@ -25,7 +25,12 @@ PREFIX: Final = "nerve_"
 """Of keys that we make, so that programs which look for leaked secrets know one."""
 SECRET_BYTES: Final = 32
 _INDEX_BYTES: Final = 4
+MAX_KEYS: Final = 10_000
 _DIGEST: Final = re.compile(r"[0-9a-fA-F]{64}")
+_KEY: Final = re.compile(PREFIX + r"[A-Za-z0-9_-]{43}")
+"""The prefix and 32 bytes in base64. Nothing else is a key, so that the hash of a word opens nothing."""
+_LIKE_A_KEY: Final = re.compile(PREFIX + r"[A-Za-z0-9_-]{8,}")
+"""Or a good part of one."""
 
 
 class Scope(StrEnum):
@@ -61,6 +66,13 @@ def _digest(value: object) -> object:
     return value.lower()
 
 
+def _name(value: object) -> object:
+    # It would be in every line of the log that is about it, whose rules a key does not break.
+    if isinstance(value, str) and _KEY.fullmatch(value):
+        raise ValueError("expected a name, and this looks like a key itself")
+    return value
+
+
 def _moment(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, str | date):  # a number would be seconds
         raise ValueError("expected a date or a time, as 2027-01-31 or 2027-01-31T12:00:00Z")  # noqa: TRY004  pydantic wants it
@@ -72,7 +84,9 @@ class ApiKey(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"), BeforeValidator(_name)
+    ]
     """For logs, metrics and error messages."""
     sha256: Annotated[str, BeforeValidator(_digest)]
     scopes: Annotated[list[Scope], Field(min_length=1)]
@@ -92,9 +106,10 @@ class ApiKey(BaseModel):
 class KeyFile(BaseModel):
     """The file. With an empty list of keys nobody may ask."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # What stands in a wrong place may be a key, and what is told of it ends up in logs.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    keys: Annotated[list[ApiKey], Field(max_length=10_000)]
+    keys: Annotated[list[ApiKey], Field(max_length=MAX_KEYS)]
 
     @model_validator(mode="after")
     def _each_is_one(self) -> Self:
@@ -138,7 +153,9 @@ class KeySet:
         takes tells at most whether a key has a digest that begins alike, and what a digest begins
         with nobody can choose, nor go from there to the key.
         """
-        digest = hashlib.sha256(sent.encode("utf-8", "backslashreplace")).digest()
+        if not _KEY.fullmatch(sent):
+            return None
+        digest = hashlib.sha256(sent.encode()).digest()
         found = None
         for known, key in self._found.get(digest[:_INDEX_BYTES], ()):
             if hmac.compare_digest(known, digest):
@@ -152,6 +169,15 @@ def read_keys(path: Path) -> KeySet:
     Raises:
         ConfigInvalid: it cannot be read, or has faults; no key is in what is told of them.
     """
+    return keys_in(text_of(path), source=str(path), json=path.suffix == ".json")
+
+
+def text_of(path: Path) -> str:
+    """What stands in a file of keys.
+
+    Raises:
+        ConfigInvalid: it cannot be read, is too large, or no text.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -160,26 +186,34 @@ def read_keys(path: Path) -> KeySet:
     if len(content) > MAX_FILE_BYTES:
         raise _invalid(path, f"is over {MAX_FILE_BYTES} bytes")
     try:
-        text = content.decode()
+        return content.decode()
     except UnicodeDecodeError as error:
         raise _invalid(path, "is not UTF-8") from error
-    return keys_in(text, source=str(path), json=path.suffix == ".json")
 
 
 def keys_in(text: str, *, source: str, json: bool = False) -> KeySet:
     """The keys in the text of a file: YAML, or JSON, of which thousands are read in no time. Pure.
 
     Raises:
-        ConfigInvalid.
+        ConfigInvalid: no value is in what is told, nor anything else that looks like a key.
     """
-    if json:
-        try:
+    try:
+        if json:
             return KeySet(validate(KeyFile, orjson.loads(text), source=source).keys)
-        except orjson.JSONDecodeError as error:
-            detail = f"not valid JSON: {error.msg}"
-            raise ConfigInvalid(source, [Problem("", detail, error.lineno)]) from error
-    value, lines = parse_yaml(text, source=source)
-    return KeySet(validate(KeyFile, value, source=source, lines=lines).keys)
+        value, lines = parse_yaml(text, source=source)
+        return KeySet(validate(KeyFile, value, source=source, lines=lines).keys)
+    except orjson.JSONDecodeError as error:
+        detail = f"not valid JSON: {error.msg}"
+        raise ConfigInvalid(source, [Problem("", detail, error.lineno)]) from error
+    except ConfigInvalid as error:
+        raise ConfigInvalid(source, [_masked(each) for each in error.problems]) from None
+
+
+def _masked(problem: Problem) -> Problem:
+    path, message = (
+        _LIKE_A_KEY.sub(f"{PREFIX}…", each) for each in (problem.path, problem.message)
+    )
+    return Problem(path, message, problem.line)
 
 
 def new_key() -> tuple[str, str]:

@@ -70,6 +70,7 @@ class Security:
         paths = [path for path in files if path is not None]
         seen = signature(paths)
         tls = Tls(*files)
+        self._metrics.certificate(lambda: tls.validity.until)
         _warn(settings.key_file, READ_BY_ALL, "every user here can read the private key in %s")
         self._have_watched("tls", paths, seen, tls.read, tls.use)
         return tls

@@ -112,11 +112,15 @@ class Recording:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.end(_outcome(error))
+
+    def end(self, outcome: str) -> None:
+        """It has failed unless it was answered; `outcome` as in the metrics."""
         if not self._ended:
             self._totals.failed += 1
             self._totals.failed_s += self._took_s()
             if self._metrics is not None:
-                self._metrics.failed(_outcome(error))
+                self._metrics.failed(outcome)
         self._totals.last_ms = time.time_ns() // 1_000_000
 
     def _took_s(self) -> float:
@@ -151,6 +155,17 @@ class RequestStatistics:
         info, metrics = served.info, self._metrics
         counted = None if metrics is None else metrics.of(info.name, info.version)
         return Recording(totals, arrived, info, counted)
+
+    def again(self, info: ModelInfo, reason: str) -> bool:
+        """Count another failure like one before, without its work. False if the version has been
+        unloaded since, or loaded again: `info` is the very object of the copy that failed."""
+        model = self._catalog.entries.get(info.name)
+        row = None if model is None else model.versions.get(info.version)
+        if row is None or row.copy is None or row.copy.served.info is not info:
+            return False
+        recording = self.record(row.copy.served, time.monotonic())
+        recording.end(reason)
+        return True
 
     def versions(self, name: str | None, version: str | None) -> list[VersionTotals]:
         """READY versions by name and number: one, those of a model, or (without a name) all.

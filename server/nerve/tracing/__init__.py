@@ -24,6 +24,6 @@ def new_tracing(settings: ObserveSettings) -> Tracing:
             raise
         raise SetupError(
             "enable_otel: the OpenTelemetry SDK with its OTLP exporters is not installed: run `pip "
-            "install 'nerve-server[otel]'`"
+            "install 'nerve-server[otel]'`, in the source `pip install '.[otel]'`"
         ) from error
     return Tracing(settings)

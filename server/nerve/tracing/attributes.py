@@ -40,6 +40,13 @@ _FAULTS: Final = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
 """Those of them that make a server's span one of an error."""
+_OURS: Final = frozenset({
+    "internal", "tokenization_failed", "inference_failed", "non_finite_scores", "transform_failed",
+    "transform_result", "transform_limit", "transform_down", "model_unavailable", "model_not_ready",
+    "model_unloaded", "server_stopping", "deadline_exceeded", "body_timeout", "unsupported",
+})  # fmt: skip
+"""Reasons that make a span one of an error where there is no status but ERROR: those that have one of
+`_FAULTS` over gRPC."""
 _ADDRESS: Final = re.compile(r"(?:ipv[46]:)?(?:\[|%5B)?(.*?)(?:\]|%5D)?(?::\d+)?")
 CANCELLED: Final = "cancelled"
 
@@ -50,7 +57,7 @@ def name_of(exchange: Exchange) -> str:
         method = exchange.method if exchange.method in _METHODS else "HTTP"
         return f"{method} {exchange.route}".rstrip()
     if exchange.protocol == "mcp":
-        return f"tools/call {exchange.route}"
+        return f"tools/call {exchange.route}".rstrip()
     return exchange.route.lstrip("/")
 
 
@@ -62,7 +69,9 @@ def beginning_of(exchange: Exchange) -> Attributes:
         if exchange.route:
             made["http.route"] = exchange.route
     elif exchange.protocol == "mcp":
-        made = {"mcp.method.name": "tools/call", "gen_ai.tool.name": exchange.route}
+        made = {"mcp.method.name": "tools/call"}
+        if exchange.route:
+            made["gen_ai.tool.name"] = exchange.route
     else:
         service, _, method = exchange.route.lstrip("/").rpartition("/")
         made = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
@@ -124,7 +133,9 @@ def is_fault(exchange: Exchange) -> bool:
         return False
     if exchange.protocol == "grpc":
         return grpc_code(exchange) in _FAULTS
-    return exchange.status.startswith("5") or exchange.status == "ERROR"
+    if exchange.protocol == "mcp":
+        return exchange.status == "ERROR" and (not exchange.reason or exchange.reason in _OURS)
+    return exchange.status.startswith("5")
 
 
 def of_run(run: TracedRun) -> Attributes:

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 GRPC: Final = "grpc"
 HTTP: Final = "http/protobuf"
 HTTP_PORT: Final = 4318
+VARIABLES: Final = "OTEL_EXPORTER_OTLP_"
+"""How the names of those begin that the exporters read."""
 TRACES_PATH: Final = "/v1/traces"
 QUIET_S: Final = 60.0
 """A complaint of the SDK's is not logged again within so many seconds."""
@@ -66,7 +68,27 @@ def new_exporter(settings: ObserveSettings) -> SpanExporter:
             return GrpcExporter(endpoint=url)
         return HttpExporter(endpoint=None if url is None else traces_url(url))
     except Exception as error:  # whatever the SDK raises for a variable that is wrong
-        raise SetupError(f"traces cannot be sent: {error}") from error
+        told = "".join(f"{name}: " for name in _named_by(error))
+        raise SetupError(f"traces cannot be sent: {told}{error}") from error
+
+
+def _named_by(error: Exception) -> list[str]:
+    """The variables of the exporters whose value an error repeats."""
+    given = {name: os.environ[name] for name in sorted(os.environ) if name.startswith(VARIABLES)}
+    return [name for name, value in given.items() if value and repr(value) in str(error)]
+
+
+def collector_url(settings: ObserveSettings) -> str:
+    """Where spans are sent, "" where that is left to the SDK."""
+    url = settings.otel_exporter_url
+    for name in ("TRACES_ENDPOINT", "ENDPOINT"):
+        if url is None:
+            url = os.environ.get(VARIABLES + name) or None
+            if url is not None and name == "TRACES_ENDPOINT":
+                return url  # as it stands
+    if url is None:
+        return ""
+    return traces_url(url) if protocol_of(settings) == HTTP else url
 
 
 def traces_url(url: str) -> str:
@@ -111,18 +133,23 @@ def _resource(settings: ObserveSettings) -> Resource:
 class Complaints(logging.Handler):
     """What the SDK logs becomes a line of ours, without its traceback, each kind now and then."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` gives monotonic seconds."""
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, url: str = "") -> None:
+        """`clock` gives monotonic seconds; `url` is the collector's, which not every line tells."""
         super().__init__(logging.WARNING)
-        self._clock = clock
+        self._clock, self._url = clock, url
         self._told: dict[str, float] = {}
         self._logger = logging.getLogger("opentelemetry")
         self._propagated = True
+        self._hushed = False
 
     def begin(self) -> None:
         """Take what is logged from now on."""
         self._propagated, self._logger.propagate = self._logger.propagate, False
         self._logger.addHandler(self)
+
+    def hush(self) -> None:
+        """Tell of nothing any more, until the end."""
+        self._hushed = True
 
     def end(self) -> None:
         """Leave it to the root again."""
@@ -131,6 +158,8 @@ class Complaints(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Tell of it, unless its like was told lately."""
+        if self._hushed:
+            return
         now, kind = self._clock(), str(record.msg)
         since = self._told.get(kind)
         if since is not None and now - since < QUIET_S:
@@ -138,4 +167,5 @@ class Complaints(logging.Handler):
         if kind not in self._told and len(self._told) >= MAX_COMPLAINTS:
             return
         self._told[kind] = now
-        log.warning("traces: %s", record.getMessage())
+        to = f" to {self._url}" if self._url else ""
+        log.warning("traces%s: %s", to, record.getMessage())

@@ -40,18 +40,21 @@ from nerve.tracing.attributes import (
     name_of,
     of_run,
 )
-from nerve.tracing.export import Complaints, new_exporter, new_provider
+from nerve.tracing.export import Complaints, collector_url, new_exporter, new_provider
 from nerve.types import TracedRun
 
 log = logging.getLogger(__name__)
 
 FLUSH_S: Final = 5.0
 """How long the end of the server may wait for spans to be sent."""
+BREAK_S: Final = 1.0
+"""And how long after that for the sending to be broken off."""
 MAX_STAGES: Final = 64
 """Spans of stages that one request has at most: of a large one, its first runs."""
 STEP_NS: Final = 1_000_000
 """The system's clock was set if it is off by more than so many nanoseconds."""
 _CARRIED: Final = "traceparent"
+_STATE: Final = "tracestate"
 _SCOPE: Final = InstrumentationScope("nerve", __version__)
 
 
@@ -82,7 +85,7 @@ class Tracing:
 
     def __init__(self, settings: ObserveSettings) -> None:
         self._settings = settings
-        self._complaints = Complaints()
+        self._complaints = Complaints(url=collector_url(settings))
         self._propagator = TraceContextTextMapPropagator()
         self._clock = Clock()
         self._exporter: SpanExporter | None = None
@@ -113,6 +116,9 @@ class Tracing:
             elif exchange.parent.trace is not None:
                 context = set_span_in_context(exchange.parent.trace, context)
         if _CARRIED in headers:
+            # The SDK writes a state that is none into the log, in which not every character can stand.
+            if not headers.get(_STATE, "").isprintable() or not headers.get(_STATE, "").isascii():
+                headers = {_CARRIED: headers[_CARRIED]}
             context = self._propagator.extract(headers, context)
         span = self._tracer.start_span(
             name_of(exchange),
@@ -148,24 +154,28 @@ class Tracing:
         made: Attributes = {f"nerve.{name}": value for name, value in facts.items()}
         links: tuple[Link, ...] = ()
         if run is not None:
-            about = self._batch(exchange, run)
-            if run.traces[0] is exchange.trace:
+            parent_of, about = self._batch(exchange, run)
+            if parent_of is exchange.trace:
                 return  # its batch is its child
             links = (Link(about),)
         self._add(stage.name, stage.began, stage.ended, parent, made, links)
 
-    def _batch(self, exchange: Exchange, run: TracedRun) -> SpanContext:
-        """The span of a run, made for the first of its requests that ends: a child of the request
-        that led the batch, with links to the others."""
+    def _batch(self, exchange: Exchange, run: TracedRun) -> tuple[Span, SpanContext]:
+        """The span of a run after that of its parent, made for the first of its requests that ends
+        well: a child of the request that led the batch, of those whose callers have not left
+        meanwhile; with links to the others."""
         if run.span is None:
-            first, *others = (span.get_span_context() for span in cast("list[Span]", run.traces))
+            spans = cast("tuple[Span, ...]", run.traces)
+            leader = next((span for span in spans if span.is_recording()), spans[0])
+            others = [span.get_span_context() for span in spans if span is not leader]
             made = of_run(run)
             if exchange.info is not None:
                 made["nerve.model"] = exchange.info.name
                 made["nerve.version"] = exchange.info.version
             links = tuple(Link(other) for other in others)
-            run.span = self._add("batch", run.began, run.began + run.took_s, first, made, links)
-        return cast("SpanContext", run.span)
+            parent, ended = leader.get_span_context(), run.began + run.took_s
+            run.span = leader, self._add("batch", run.began, ended, parent, made, links)
+        return cast("tuple[Span, SpanContext]", run.span)
 
     def _add(
         self,
@@ -214,6 +224,7 @@ class Tracing:
 
         def shut_down() -> None:
             provider.shutdown()
+            self._complaints.end()
             with contextlib.suppress(RuntimeError):  # nobody waited so long: the loop is closed
                 loop.call_soon_threadsafe(sent.set)
 
@@ -223,9 +234,11 @@ class Tracing:
                 await sent.wait()
         except TimeoutError:
             log.warning("traces: the last ones were not sent within %g s", FLUSH_S)
+            self._complaints.hush()  # that it was broken off is no news
             _in_background(exporter.shutdown)  # breaks off what it does, if not at once
-        finally:
-            self._complaints.end()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BREAK_S):
+                    await sent.wait()
 
 
 def _in_background(work: Callable[[], None]) -> None:

@@ -438,6 +438,49 @@ async def test_equal_texts_in_flight_are_run_once() -> None:
         assert (made.count("hits_total"), made.count("misses_total")) == (21, 2)
 
 
+BATCH = [f"{number} " + "long " * 40 for number in range(32)]
+
+
+async def test_nobody_waits_for_a_large_run_for_the_sake_of_one_text() -> None:
+    """It would be done sooner alone, and is; that run is the one that others find."""
+    async with caching(held=True) as made:
+        large = made.begin(*BATCH, "a")
+        await everybody_had_a_turn()
+        small = [made.begin("a", within_s=PATIENCE_S) for _ in range(3)]
+        small.append(made.begin("bb", "a"))
+        await everybody_had_a_turn()
+        assert made.asked == [[*BATCH, "a"], ["a"], ["bb"]]
+        made.inner.gate.set()
+        await asyncio.gather(large, *small)
+        assert len(made.asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "asked", "run"),
+    [
+        ([BATCH], BATCH, []),  # the same, however large
+        ([BATCH[:16], BATCH[16:]], BATCH, []),
+        ([["x" * 100_000]], ["x" * 100_000], []),
+        ([BATCH], BATCH[:4], BATCH[:4]),
+        ([BATCH], BATCH[:20], []),  # it does less for others than for this one
+        ([BATCH], ["x" * 100_000, BATCH[0]], ["x" * 100_000, BATCH[0]]),  # which may be cut
+        ([BATCH[:3], BATCH[3:6]], [BATCH[0], BATCH[3]], [BATCH[3]]),  # one of both is as much
+        ([["a", "bb", "ccc"]], ["a"], []),  # as good as nothing
+    ],
+)
+async def test_which_runs_are_worth_waiting_for(
+    before: list[list[str]], asked: list[str], run: list[str]
+) -> None:
+    async with caching(held=True) as made:
+        asking = []
+        for texts in [*before, asked]:
+            asking.append(made.begin(*texts))
+            await everybody_had_a_turn()
+        assert made.asked == [*before, *([run] if run else [])]
+        made.inner.gate.set()
+        await asyncio.gather(*asking)
+
+
 async def test_what_is_too_large_to_keep_is_run_once_at_a_time() -> None:
     async with caching(held=True, max_bytes=1) as made:
         asking = [made.begin("a") for _ in range(3)]

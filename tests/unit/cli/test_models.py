@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,12 @@ import pytest
 from nerve.cli.client import (
     AnswerTimeout,
     Client,
+    HungUp,
     Refused,
     ServerUnreachable,
     StrangeAnswer,
 )
+from nerve.cli.https import HandshakeFailed, Identity, told
 from nerve.cli.models import config_text, flat, joined
 from nerve.errors import ConfigInvalid, InvalidField, NerveError
 
@@ -105,7 +108,7 @@ def answering(answer: bytes | None) -> Iterator[str]:
 
         def serve() -> None:
             connection, _ = server.accept()
-            with connection:
+            with connection, suppress(OSError):  # a client that hangs up
                 if answer is not None:
                     connection.recv(65536)
                     connection.sendall(answer)
@@ -127,7 +130,7 @@ def http(status: str, body: bytes, *, length: int | None = None) -> bytes:
 @pytest.mark.parametrize(
     ("answer", "kind", "told"),
     [
-        (b"", ServerUnreachable, "no server answers at"),
+        (b"", HungUp, "it may speak TLS: try https://"),
         (b"SSH-2.0-OpenSSH_9.6\r\n", StrangeAnswer, "is no Nerve HTTP server"),
         (http("200 OK", b"hello"), StrangeAnswer, "is no JSON"),
         (http("200 OK", b"{}"), StrangeAnswer, "is no list of rows"),
@@ -135,6 +138,7 @@ def http(status: str, body: bytes, *, length: int | None = None) -> bytes:
         (http("200 OK", b"[]", length=99), StrangeAnswer, "is no Nerve HTTP server"),
         (http("502 Bad Gateway", b"oops\n"), Refused, "502 Bad Gateway: oops"),
         (http("404 X", b'{"error":"said"}'), Refused, "^said$"),
+        (http("401 X", b'{"error":"said"}'), Refused, "^said .*set NERVE_API_KEY, or give --api-k"),
         (http("400 X", b'{"error":7}'), Refused, "400 X"),
         (None, AnswerTimeout, "did not answer within 0.2 s"),
     ],
@@ -142,6 +146,45 @@ def http(status: str, body: bytes, *, length: int | None = None) -> bytes:
 def test_what_is_no_server(answer: bytes | None, kind: type[NerveError], told: str) -> None:
     with answering(answer) as url, pytest.raises(kind, match=told):
         Client(url, timeout_s=0.2 if answer is None else 20).index()
+
+
+def test_nobody_there() -> None:
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ServerUnreachable, match=r"no server answers at .*start one with nerve"):
+            Client(url, timeout_s=20).index()
+
+
+def test_https_to_a_server_that_speaks_none() -> None:
+    with answering(http("400 Bad Request", b"")) as url:
+        https = Client(url.replace("http:", "https:"), timeout_s=20)
+        with pytest.raises(HandshakeFailed, match="does not speak TLS: try http://"):
+            https.index()
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"), [(62, "name it in --url"), (10, "needs a new one"), (20, "as --ca-file")]
+)
+def test_a_certificate_that_is_not_trusted(code: int, remedy: str) -> None:
+    """Another host's, an old one, one of an authority that is not known."""
+    error = ssl.SSLCertVerificationError(1, "as OpenSSL has it")
+    error.verify_code, error.verify_message = code, "Why."
+    assert remedy in str(told("https://h", error, shown=False))
+
+
+def test_files_for_https(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.pem"
+    empty.touch()
+    for identity, said in (
+        (Identity(ca_file=tmp_path / "nope"), "--ca-file: .*nope cannot be read: No such file"),
+        (Identity(ca_file=empty), "--ca-file: .*empty.pem holds no certificate"),
+        (Identity(cert_file=tmp_path), "--cert-file: .* cannot be read: Is a directory"),
+        (Identity(cert_file=empty), "--cert-file: .* no certificate and key"),
+        (Identity(key_file=empty), "--key-file: is nothing without --cert-file"),
+    ):
+        with pytest.raises(InvalidField, match=said):
+            Client("https://h", timeout_s=1, identity=identity)
 
 
 @pytest.mark.parametrize("name", ["a/b ü%", os.fsdecode(b"no\xffutf8"), "..", ""])

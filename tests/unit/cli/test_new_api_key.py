@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import stat
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from nerve.cli import app
-from nerve.security.keys import PREFIX, keys_in, read_keys
+from nerve.cli.new_api_key import add_to
+from nerve.errors import ConfigInvalid
+from nerve.security.keys import PREFIX, ApiKey, keys_in, read_keys
 
 
 def new(*arguments: str) -> Result:
@@ -62,6 +67,76 @@ def test_other_layouts(tmp_path: Path, text: str) -> None:
     file.write_text(text)
     key = key_of(new("a", "--file", str(file)))
     assert read_keys(file).find(key)
+
+
+@pytest.mark.parametrize("name", ["123", "true", "null", "yes", "2024-01-01", "1.5", "0x10", "1e3"])
+def test_a_name_is_a_name(tmp_path: Path, name: str) -> None:
+    """YAML would take it for something else."""
+    file = tmp_path / "keys.yaml"
+    key = key_of(new(name, "--file", str(file)))
+    found = read_keys(file).find(key)
+    assert found is not None
+    assert found.name == name
+
+
+@pytest.mark.parametrize(
+    ("rate", "written"),
+    [("123456.7", "123456.7"), ("50", "50"), ("0.00001", "0.00001"), ("1e6", "1000000")],
+)
+def test_a_rate_is_written_as_it_is(rate: str, written: str) -> None:
+    _, _, rest = new("a", "--rate", rate).stdout.partition("keys:\n")
+    assert f"{{requests_per_second: {written}}}" in rest
+    (entry,) = keys_in(f"keys:\n{rest}", source="x")
+    assert entry.rate_limit is not None
+    assert entry.rate_limit.requests_per_second == float(rate)
+
+
+def test_many_at_once(tmp_path: Path) -> None:
+    """None is lost, and nothing but the file is left; a link to it is the same file."""
+    file, link = tmp_path / "keys.yaml", tmp_path / "link.yaml"
+    link.symlink_to(file)
+    made = [ApiKey(name=f"k{n}", sha256=f"{n:064x}", scopes=["read"]) for n in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add_to, [file, link] * 12, made))
+    assert {key.name for key in read_keys(file)} == {key.name for key in made}
+    assert {each.name for each in tmp_path.iterdir()} == {"keys.yaml", "link.yaml"}
+
+
+def test_who_holds_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is named, if it takes too long; what another left behind is in nobody's way."""
+    monkeypatch.setattr(import_module("nerve.cli.new_api_key"), "LOCK_S", 0.05)
+    file, lock = tmp_path / "keys.yaml", tmp_path / ".keys.yaml.lock"
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        result = new("a", "--file", str(file))
+        assert isinstance(result.exception, ConfigInvalid)
+        assert "is being changed by another program" in str(result.exception)
+        assert str(lock) in str(result.exception)
+        assert lock.exists()
+    assert key_of(new("a", "--file", str(file)))
+    assert [each.name for each in tmp_path.iterdir()] == ["keys.yaml"]
+
+
+def test_a_file_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server would not read it any more."""
+    file = tmp_path / "keys.yaml"
+    key_of(new("a", "--file", str(file)))
+    before = file.read_text()
+    for limit, told in (("MAX_KEYS", "has 1 keys, which is"), ("MAX_FILE_BYTES", "would be over")):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"nerve.security.keys.{limit}", 1 if limit == "MAX_KEYS" else len(before))
+            assert told in str(new("b", "--file", str(file)).exception)
+    assert file.read_text() == before
+
+
+def test_line_ends_of_windows(tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    there = f'  - name: z\r\n    sha256: "{"ab" * 32}"\r\n    scopes: [read]\r\n'
+    for text in ("# ours\r\nkeys: []\r\n", f"keys: # ours\r\n{there}"):
+        file.write_bytes(text.encode())
+        key = key_of(new("a", "--file", str(file)))
+        assert read_keys(file).find(key)
+        assert b"# ours\r\n" in file.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -338,6 +338,28 @@ def test_a_bomb_is_told_without_being_written_out(text: str) -> None:
     assert len(str(caught.value)) < 20_000
 
 
+@pytest.mark.parametrize("text", ["[", "{a: ", "- "])
+def test_depths_do_not_end_the_process(text: str) -> None:
+    """A loader in C overflows its stack here."""
+    with pytest.raises(ConfigInvalid, match="not valid YAML"):
+        parse_yaml(text * 200_000 + "x", source="config.yaml")
+
+
+def test_values_of_a_model_that_hides_them_are_not_told() -> None:
+    class Hidden(Cart):
+        model_config = ConfigDict(hide_input_in_errors=True)
+
+    value, lines = parse_yaml("name: [hunter2]\nspare: hunter2\nwheels: [{size: 0}]", source="f")
+    with pytest.raises(ConfigInvalid) as caught:
+        validate(Hidden, value, source="f", lines=lines)
+    assert "hunter2" not in str(caught.value)
+    assert [(each.path, each.line, each.message) for each in caught.value.problems] == [
+        ("name", 1, "input should be a valid string"),
+        ("spare", 2, "expected a mapping"),
+        ("wheels[0].size", 3, "input should be greater than or equal to 1"),
+    ]
+
+
 def test_a_file_of_nothing_but_faults_is_cut_short() -> None:
     value, lines = parse_yaml("".join(f"k{n}: 1\n" for n in range(500)), source="config.yaml")
     with pytest.raises(ConfigInvalid) as caught:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from nerve.config.server import ServerConfig, load_server_config, misspelt
+from nerve.config.server import ServerConfig, load_server_config, misspelt, service_links
 from nerve.config.settings.repositories import ControlMode
 from nerve.errors import ConfigInvalid
 from nerve.types import OffsetUnit
@@ -24,6 +24,7 @@ ENVIRONMENT: dict[str, tuple[str, object]] = {
     "disable_grpc": ("1", True),
     "grpc_keepalive_s": ("30", 30.0),
     "grpc_min_ping_interval_s": ("0", 0.0),
+    "grpc_max_connection_idle_s": ("60", 60.0),
     "grpc_max_connection_age_s": ("300", 300.0),
     "enable_mcp": ("true", True),
     "mcp_allowed_origins": ("https://a,http://b:1", ["https://a", "http://b:1"]),
@@ -54,6 +55,7 @@ ENVIRONMENT: dict[str, tuple[str, object]] = {
     "write_timeout_s": ("9", 9.0),
     "keepalive_timeout_s": ("600", 600.0),
     "max_connections": ("1", 1),
+    "grpc_max_connections": ("1", 1),
     "max_requests_in_flight": ("1", 1),
     "max_bytes_in_flight": ("1024", 1024),
     "max_header_bytes": ("1048576", 2**20),
@@ -88,6 +90,7 @@ INVALID: dict[str, list[str]] = {
     "disable_grpc": ["maybe"],
     "grpc_keepalive_s": ["0", "x", "nan", "inf"],
     "grpc_min_ping_interval_s": ["-1", "x", "nan", "inf"],
+    "grpc_max_connection_idle_s": ["0", "x", "nan", "inf"],
     "grpc_max_connection_age_s": ["0", "x", "nan", "inf"],
     "enable_mcp": ["maybe"],
     "mcp_allowed_origins": ["a", "https://a/", "https://a/mcp", "HTTPS://A", "https://a b", "*.a"],
@@ -118,6 +121,7 @@ INVALID: dict[str, list[str]] = {
     "write_timeout_s": ["0", "inf"],
     "keepalive_timeout_s": ["0", "x"],
     "max_connections": ["0"],
+    "grpc_max_connections": ["0", "2147483648"],
     "max_requests_in_flight": ["0"],
     "max_bytes_in_flight": ["1023"],
     "max_header_bytes": ["1023", "1048577"],
@@ -204,9 +208,9 @@ def test_an_invalid_variable_is_told_by_its_field(name: str, text: str) -> None:
 def test_flags_win_over_variables_and_variables_over_the_file(tmp_path: Path) -> None:
     """Field by field; what the stronger source does not say comes from the weaker one."""
     file = write(tmp_path, "http_port: 1\ngrpc_port: 1\nmax_inputs: 1\n")
-    environment = {"NERVE_HTTP_PORT": "2", "NERVE_GRPC_PORT": "2"}
+    environment = {"NERVE_HTTP_PORT": "2", "NERVE_GRPC_PORT": "4"}
     config = settings(flags={"http_port": 3}, environment=environment, file=file)
-    assert (config.http_port, config.grpc_port, config.max_inputs) == (3, 2, 1)
+    assert (config.http_port, config.grpc_port, config.max_inputs) == (3, 4, 1)
     assert settings(environment=environment, file=file).http_port == 2
     assert settings(flags={"http_port": 3}, file=file).http_port == 3
 
@@ -307,12 +311,108 @@ def test_yes_is_no_port(tmp_path: Path) -> None:
 
 def test_misspelt_variables_are_found_and_those_of_kubernetes_left_alone() -> None:
     ours = "NERVE_HTTP_PROT NERVE_MAX_INPUT NERVE_HTTP_PORT NERVE_CONFIG"
-    others = "NERVE_SERVICE_HOST NERVE_PORT NERVE_PORT_8080_TCP_ADDR HTTP_PROT"
-    given = dict.fromkeys(f"{ours} {others}".split(), "1")
-    assert misspelt(given) == [
+    others = "NERVE_SERVICE_HOST NERVE_SERVICE_PORT_GRPC NERVE_PORT_8080_TCP_ADDR HTTP_PROT"
+    clients = "NERVE_API_KEY NERVE_URL NERVE_GRPC NERVE_CACHE_DIR"
+    given = dict.fromkeys(f"{ours} {others} {clients}".split(), "1")
+    assert misspelt({**given, "NERVE_PORT": "tcp://10.0.0.1:80"}) == [
         ("NERVE_HTTP_PROT", "NERVE_HTTP_PORT"),
         ("NERVE_MAX_INPUT", "NERVE_MAX_INPUTS"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("API_KEYS", "API_KEYS_FILE"),
+        ("TLS_CERT", "CERT_FILE"),
+        ("TLS_KEY", "KEY_FILE"),
+        ("CERT", "CERT_FILE"),
+        ("CERT_PATH", "CERT_FILE"),
+        ("OTEL_URL", "OTEL_EXPORTER_URL"),
+        ("CORS_ORIGINS", "CORS_ALLOWED_ORIGINS"),
+        ("MAX_BODY", "MAX_BODY_BYTES"),
+        ("MODELS", "REPOSITORIES"),
+        ("MODEL_REPOSITORY", "REPOSITORIES"),
+        ("PORT", "HTTP_PORT"),
+        ("LOGLEVEL", "LOG_LEVEL"),
+    ],
+)
+def test_what_was_meant(written: str, meant: str) -> None:
+    """A server that was to have keys and TLS does not start without them and without a word."""
+    assert misspelt({f"NERVE_{written}": "x"}) == [(f"NERVE_{written}", f"NERVE_{meant}")]
+
+
+def test_no_variable_of_ours_is_passed_over() -> None:
+    assert misspelt({"NERVE_TLS": "1"}) == [("NERVE_TLS", "")]
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"otel_exporter_url": "http://a"}, [("otel_exporter_url", "enable_otel")]),
+        ({"otel_exporter_url": "http://a", "enable_otel": True}, []),
+        ({"otel_sample_ratio": None}, []),
+        ({"metrics_hostname": "::1"}, [("metrics_hostname", "metrics_port")]),
+        ({"metrics_hostname": "::1", "metrics_port": 0}, []),
+        ({"graph_cache_bytes": 5}, [("graph_cache_bytes", "graph_cache")]),
+        ({"proof_memory_bytes": 2**30}, []),
+        (
+            {"proof_memory_bytes": 2**30, "prove_models": False},
+            [("proof_memory_bytes", "prove_models")],
+        ),
+    ],
+)
+def test_settings_that_do_nothing_are_found(
+    flags: dict[str, object], told: list[tuple[str, str]]
+) -> None:
+    assert settings(flags=flags).without_effect == told
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"http_port": 9, "metrics_port": 9}, "http_port and metrics_port are both 9"),
+        ({"http_port": 9, "grpc_port": 9}, "http_port and grpc_port are both 9"),
+        (
+            {"grpc_port": 9, "metrics_port": 9, "metrics_hostname": "127.0.0.1"},
+            "grpc_port and metrics_port are both 9",
+        ),
+        ({"http_port": 0, "grpc_port": 0, "metrics_port": 0}, ""),
+        ({"http_port": 9, "grpc_port": 9, "disable_grpc": True}, ""),
+        ({"http_port": 9, "metrics_port": 9, "metrics_hostname": "::"}, ""),
+        (
+            {
+                "http_port": 9, "http_hostname": "10.0.0.1",
+                "metrics_port": 9, "metrics_hostname": "127.0.0.1",
+            },
+            "",
+        ),
+    ],
+)  # fmt: skip
+def test_each_listener_has_a_port_of_its_own(flags: dict[str, object], told: str) -> None:
+    if not told:
+        settings(flags=flags)
+        return
+    with pytest.raises(ConfigInvalid, match=told):
+        settings(flags=flags)
+
+
+@pytest.mark.parametrize("name", ["http_port", "grpc_port", "metrics_port"])
+def test_links_of_kubernetes_are_no_ports(tmp_path: Path, name: str) -> None:
+    """A Service `nerve-http` gives every pod NERVE_HTTP_PORT; the file's port stays."""
+    variable = f"NERVE_{name.upper()}"
+    for link in ("tcp://10.0.0.1:80", "udp://[fd00::1]:80"):
+        environment = {variable: link, "NERVE_MAX_INPUTS": "3"}
+        assert service_links(environment) == [variable]
+        assert misspelt(environment) == []
+        assert settings(environment=environment) == settings(flags={"max_inputs": 3})
+        file = write(tmp_path, f"{name}: 9000\n")
+        assert getattr(settings(environment=environment, file=file), name) == 9000
+    for other in ("tcp://10.0.0.1", "http://10.0.0.1:80", "tcp://10.0.0.1:80/x"):
+        assert service_links({variable: other}) == []
+        with pytest.raises(ConfigInvalid, match=name):
+            settings(environment={variable: other})
+    assert service_links({"NERVE_LOG_LEVEL": "tcp://10.0.0.1:80", variable: "80"}) == []
 
 
 # --- control of models ---

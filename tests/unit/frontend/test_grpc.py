@@ -17,8 +17,11 @@ from nerve._proto.nerve.v1 import nerve_pb2
 from nerve.config.server import ServerConfig
 from nerve.errors import EmptyInput
 from nerve.exchange import Access, Exchanges
-from nerve.frontend.grpc.calls import Context, Shell, clipped, unary
+from nerve.frontend.admission import Admission
+from nerve.frontend.grpc.calls import Shell, clipped, unary
+from nerve.frontend.grpc.metadata import Context, texts_in
 from nerve.frontend.grpc.nerve_bulk import weight
+from nerve.frontend.grpc.reading import Reader
 from nerve.frontend.grpc.reflection import NAMES, pool_of
 from nerve.frontend.grpc.server import options
 from nerve.frontend.guard import Anyone
@@ -86,6 +89,9 @@ class Call:
     async def abort(self, *_: object) -> None:
         raise Aborted
 
+    def set_trailing_metadata(self, _pairs: object) -> None:
+        pass
+
     def invocation_metadata(self) -> None:
         return None
 
@@ -108,10 +114,10 @@ async def test_a_refused_call_lets_go_of_its_request() -> None:
         assert size > 10_000
         raise EmptyInput(f"texts[{texts.index('')}]")
 
-    shell = Shell("test", Exchanges(), Anyone())
-    handler: Any = unary(nerve_pb2.ExtractRequest, refuse, shell=shell, access=Access.PREDICT)(
-        "/test"
-    )
+    admission = Admission(Anyone(), max_requests=1, max_bytes=1)
+    shell = Shell("test", Exchanges([admission]), admission)
+    bind = unary(nerve_pb2.ExtractRequest, refuse, shell=shell, access=Access.PREDICT)
+    handler: Any = bind("/test", Reader(admission, timeout_s=1))
     with pytest.raises(Aborted) as caught:
         await handler.stream_unary(None, Call(request))
     error: BaseException | None = caught.value
@@ -133,3 +139,27 @@ def test_what_a_message_of_a_stream_weighs() -> None:
     assert weight(nerve_pb2.ExtractStreamRequest(), 2) == 1
     assert weight(nerve_pb2.ExtractStreamRequest(items=items), 30) == 3
     assert weight(nerve_pb2.ExtractStreamRequest(items=items), 10 * 2**20) == 160
+
+
+class WithMetadata:
+    """As much of grpc's context as its metadata."""
+
+    def __init__(self, *pairs: tuple[str, str | bytes]) -> None:
+        self._pairs = pairs
+
+    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        return self._pairs
+
+
+def test_no_key_is_overlooked() -> None:
+    """Of all other names the last value counts."""
+    context: Any = WithMetadata(
+        ("x-api-key", "a"), ("authorization", "Bearer a"), ("model-name", "x"), ("api-key", "c"),
+        ("authorization", "Bearer b"), ("x-api-key", "a"), ("model-name", "y"), ("x-bin", b"1"),
+    )  # fmt: skip
+    assert texts_in(context) == {
+        "x-api-key": "a\na",
+        "authorization": "Bearer a\nBearer b",
+        "api-key": "c",
+        "model-name": "y",
+    }

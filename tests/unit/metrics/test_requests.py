@@ -57,6 +57,51 @@ def test_a_request_has_a_status(status: str, shown: str) -> None:
     assert registry.get_sample_value("nerve_requests_total", labels) == 1
 
 
+def test_a_call_whose_caller_has_left_is_cancelled() -> None:
+    """Whatever its front end took it for before that."""
+    registry = CollectorRegistry()
+    with Exchanges([RequestMetrics(registry)]).open(exchange(status="ERROR", left=True), {}):
+        pass
+    labels = {"dialect": "baseten", "status": "cancelled"}
+    assert registry.get_sample_value("nerve_requests_total", labels) == 1
+
+
+TEI_WORDS = {
+    "queue_full": "overloaded",
+    "wait_too_long": "overloaded",
+    "server_busy": "overloaded",
+    "rate_limited": "overloaded",
+    "too_many_inputs": "batch_size",
+    "text_too_long": "validation",
+    "body_too_large": "validation",
+    "empty_input": "validation",
+    "invalid_field": "validation",
+    "malformed_body": "validation",
+    "tokenization_failed": "tokenization",
+    "inference_failed": "inference",
+    "deadline_exceeded": "inference",
+}
+
+
+@pytest.mark.parametrize("reason", sorted(TEI_WORDS))
+def test_words_of_text_embeddings_inference(reason: str) -> None:
+    """Of a request to a route of that server's, whether or not it came as far as a model."""
+    registry = CollectorRegistry()
+    exchanges = Exchanges([TeiMetrics(registry, EngineMetrics(registry).queues)])
+    with exchanges.open(exchange(reason=reason), {}):
+        pass
+    with exchanges.open(exchange(reason="", left=True, info=object()), {}):
+        pass  # is no failure
+    failures = {
+        sample.labels["err"]: sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "te_request_failure"
+    }
+    assert failures == {TEI_WORDS[reason]: 1}
+    assert registry.get_sample_value("te_request_count", {"method": "single"}) == 2
+
+
 @pytest.mark.parametrize("reason", sorted(REASONS))
 def test_refusals_are_counted_from_nothing(reason: str) -> None:
     registry = CollectorRegistry()

@@ -278,8 +278,11 @@ async def test_ready_again_when_all_was_unloaded_by_request() -> None:
     async with world() as made:
         made.catalog.loaded = True
         await made.apply("a", {1: "x"})
+        labels = {"model": "a", "version": "1"}
+        assert made.registry.get_sample_value("nerve_model_load_seconds", labels) is not None
         await made.manager.unload("a", wait=True)
         assert made.catalog.ready
+        assert made.registry.get_sample_value("nerve_model_load_seconds", labels) is None
 
 
 async def test_listeners_hear_of_every_state() -> None:

@@ -12,19 +12,24 @@ from hypothesis import strategies as st
 from nerve.errors import AccessDenied, NerveError, RateLimited, Unauthenticated
 from nerve.exchange import Access
 from nerve.security.guard import KeyGuard, credential
-from nerve.security.keys import ApiKey, KeySet
+from nerve.security.keys import PREFIX, ApiKey, KeySet
 from nerve.security.rate import Bucket
 
 
+def secret(name: str) -> str:
+    """A key of the shape of ours."""
+    return PREFIX + f"{name}-secret".ljust(43, "0")
+
+
 def key(name: str, *scopes: str, **more: object) -> ApiKey:
-    """The entry of the key `name`-secret."""
-    digest = hashlib.sha256(f"{name}-secret".encode()).hexdigest()
+    """The entry of that key."""
+    digest = hashlib.sha256(secret(name).encode()).hexdigest()
     told = {"name": name, "sha256": digest, "scopes": list(scopes), **more}
     return ApiKey.model_validate(told)
 
 
 def bearer(name: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {name}-secret"}
+    return {"authorization": f"Bearer {secret(name)}"}
 
 
 class Clock:
@@ -48,6 +53,8 @@ class Clock:
         {"api-key": " k"},
         {"authorization": "Bearer k", "x-api-key": "k"},
         {"x-other": "1", "x-api-key": "k", "api-key": "k"},
+        {"x-api-key": "k\nk"},
+        {"authorization": "Bearer k\nApi-Key k", "x-api-key": " k\nk"},
     ],
 )
 def test_where_a_key_may_be(headers: Mapping[str, str]) -> None:
@@ -66,6 +73,10 @@ def test_where_a_key_may_be(headers: Mapping[str, str]) -> None:
         ({"x-api-key": ""}, "is empty"),
         ({"authorization": "Bearer k", "x-api-key": "j"}, "different API keys"),
         ({"api-key": "k", "x-api-key": "j"}, "different API keys"),
+        ({"x-api-key": "j\nk"}, "different API keys"),
+        ({"x-api-key": "k\n"}, "different API keys"),
+        ({"authorization": "Bearer k\nBearer j"}, "different API keys"),
+        ({"authorization": "Bearer k\nBasic azpr"}, "neither Bearer nor Api-Key"),
         ({"authorization": "Basic k", "x-api-key": "k"}, "neither Bearer"),
         ({"x-api-key": "k" * 1025}, "over 1024 characters"),
     ],

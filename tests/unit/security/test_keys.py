@@ -89,6 +89,43 @@ def test_what_is_refused(text: str, told: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+KEY = "nerve_" + "Zk3-q_9X" * 5 + "abc"  # the same in every process that collects these tests
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (written(KEY), "line 2: keys[0]: expected a mapping"),
+        (KEY, "expected a mapping of keys"),
+        (written(entry(name=f"{KEY}/x")), "line 2: keys[0].name: string should match pattern"),
+        (written(entry(name=KEY)), "keys[0].name: expected a name, and this looks like a key"),
+        (written(entry(scopes=[KEY])), "keys[0].scopes[0]: input should be 'read', 'predict' or"),
+        (written(entry(**{KEY: 1})), "keys[0].nerve_…: unknown key"),
+        (written(entry(expires=KEY)), "keys[0].expires: "),
+        (written(entry(rate_limit=KEY)), "keys[0].rate_limit: expected a mapping"),
+        (written(entry(rate_limit={"requests_per_second": KEY})), "requests_per_second: "),
+        (f"{KEY}: 1\n{KEY}: 2", "line 2: nerve_…: this key stands twice"),
+        (f"keys: [*{KEY}]", "not valid YAML"),
+        (f"keys: [!{KEY} 1]", "not valid YAML"),
+        (f"keys: {KEY}: x", "not valid YAML"),
+    ],
+)
+def test_a_key_in_a_wrong_place_is_not_told(text: str, told: str) -> None:
+    """Nor a good part of it. What it says is for a log."""
+    with pytest.raises(ConfigInvalid) as caught:
+        keys_in(text, source="the file")
+    assert told in str(caught.value)
+    assert KEY[6:14] not in str(caught.value)
+
+
+def test_a_key_in_a_wrong_place_of_json() -> None:
+    value: object
+    for value in (KEY, [KEY], {"keys": [KEY]}, {KEY: []}, {"keys": [entry(name=f"{KEY}/")]}):
+        with pytest.raises(ConfigInvalid) as caught:
+            keys_in(json.dumps(value), source="the file", json=True)
+        assert KEY[6:14] not in str(caught.value)
+
+
 def test_no_keys_are_an_answer() -> None:
     """Of whom took the last one away; nobody may ask then."""
     assert list(keys_in("keys: []", source="x")) == []
@@ -142,13 +179,22 @@ def test_finding_a_key() -> None:
 
 def test_digests_that_begin_alike() -> None:
     """They share a place, and are told apart by the rest."""
-    digest = hashlib.sha256(b"right").hexdigest()
+    right, digest = new_key()
     alike = digest[:8] + "0" * 56
     keys = keys_in(written(entry(sha256=alike), entry(name="b", sha256=digest)), source="x")
-    found = keys.find("right")
+    found = keys.find(right)
     assert found is not None
     assert found.name == "b"
-    assert KeySet([]).find("right") is None
+    assert KeySet([]).find(right) is None
+
+
+@pytest.mark.parametrize(
+    "word", ["test", "nerve_", "nerve_test", "x" * 49, "nerve_" + "ü" * 43, "nerve_" + "x" * 44]
+)
+def test_a_word_is_no_key(word: str) -> None:
+    """Nor is its hash, whoever wrote it into the file."""
+    digest = hashlib.sha256(word.encode()).hexdigest()
+    assert keys_in(written(entry(sha256=digest)), source="x").find(word) is None
 
 
 def test_new_keys() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,12 @@ def other_key(files: Files) -> None:
     files.ca.issue_cert("localhost").private_key_pem.write_to_path(files.key)
 
 
+def swap(files: Files) -> None:
+    cert, key = files.cert.read_bytes(), files.key.read_bytes()
+    files.cert.write_bytes(key)
+    files.key.write_bytes(cert)
+
+
 def damage(files: Files) -> None:
     text = files.cert.read_text()
     files.cert.write_text(text[:200] + "AAAA" + text[204:])
@@ -99,6 +106,7 @@ def damage_ca(files: Files) -> None:
         (lambda files: files.key.write_text("x"), "key.pem", "holds no private key"),
         (lambda files: files.client_ca.write_text("x"), "ca.pem", "holds no certificate"),
         (lambda files: files.key.write_bytes(files.cert.read_bytes()), "key.pem", "no private key"),
+        (swap, "cert_file ", "no certificate in PEM, but a private key: is it the key_file?"),
         (encrypt, "key.pem", "is encrypted"),
         (encrypt_as_of_old, "key.pem", "is encrypted"),
         (other_key, "key.pem", "is not the key of the certificate in"),
@@ -160,6 +168,40 @@ def test_the_newest_files_count(files: Files) -> None:
     new, _ = handshake(tls, client)
     assert new.getpeercert() != first.getpeercert()
     assert first.selected_alpn_protocol() is None
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "refused", "until"),
+    [
+        (-2, 2, "", None),
+        (-2, -1, "has expired", 0.0),
+        (1, 2, "is not valid yet", None),
+    ],
+)
+def test_a_certificate_whose_time_is_not_now(
+    files: Files,
+    caplog: pytest.LogCaptureFixture,
+    begins: int,
+    ends: int,
+    refused: str,
+    until: float | None,
+) -> None:
+    """Told at the start and again when files change; begins and ends in days from now."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    not_after = now + timedelta(days=ends)
+    made = files.ca.issue_cert(
+        "localhost", not_before=now + timedelta(days=begins), not_after=not_after
+    )
+    tls = Tls(files.cert, files.key, None)
+    assert tls.validity.refused == ""
+    made.private_key_pem.write_to_path(files.key)
+    files.cert.write_bytes(b"".join(each.bytes() for each in made.cert_chain_pems))
+    tls.use(tls.read())
+    Tls(files.cert, files.key, files.client_ca)
+    wanted = until if refused else not_after.timestamp()
+    assert tls.validity == (wanted, refused)
+    line = f"cert_file {files.cert}: clients will refuse the certificate: it {refused}"
+    assert caplog.messages == ([line, line] if refused else [])
 
 
 def test_old_versions_are_refused(files: Files) -> None:

@@ -110,6 +110,23 @@ async def test_a_failure_is_only_counted(question: str) -> None:
         assert cleared == RequestTotals()
 
 
+async def test_a_failure_that_is_given_again() -> None:
+    """Counts as another one as long as that very copy answers; later it must make no series."""
+    async with world() as made:
+        await made.apply("ner", {1: "one"})
+        served = service(made)
+        info = made.model("one").info
+        labels = {"model": "ner", "version": "1", "outcome": "queue_full"}
+        assert served.statistics.again(info, "queue_full")
+        assert totals(served).failed == 1
+        assert made.registry.get_sample_value("nerve_model_requests_total", labels) == 1
+        assert not served.statistics.again(replace(info), "queue_full")
+        await made.manager.unload("ner", wait=True)
+        assert not served.statistics.again(info, "queue_full")
+        assert not served.statistics.again(replace(info, name="none"), "queue_full")
+        assert made.registry.get_sample_value("nerve_model_requests_total", labels) == 1
+
+
 async def test_what_a_cache_answered_was_not_inferred() -> None:
     """A request is a hit if nothing was run for it; texts are those that were run."""
     async with world() as made:

@@ -15,6 +15,7 @@ from nerve.tracing.export import (
     MAX_COMPLAINTS,
     QUIET_S,
     Complaints,
+    collector_url,
     new_exporter,
     new_provider,
     protocol_of,
@@ -95,7 +96,9 @@ def test_the_services_name(
 
 def test_a_variable_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")
-    with pytest.raises(SetupError, match=r"traces cannot be sent: .*soon"):
+    with pytest.raises(
+        SetupError, match=r"traces cannot be sent: OTEL_EXPORTER_OTLP_TIMEOUT: .*soon"
+    ):
         new_exporter(ObserveSettings())
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_TIMEOUT")
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "-1")
@@ -106,9 +109,11 @@ def test_a_variable_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @contextmanager
-def complaining(clock: Callable[[], float] = time.monotonic) -> Iterator[logging.Logger]:
+def complaining(
+    clock: Callable[[], float] = time.monotonic, url: str = ""
+) -> Iterator[logging.Logger]:
     """A logger of the SDK's. Within a test: pytest looks who propagates when it begins."""
-    complaints = Complaints(clock)
+    complaints = Complaints(clock, url=url)
     complaints.begin()
     try:
         yield logging.getLogger("opentelemetry.sdk.anything")
@@ -133,6 +138,24 @@ def test_the_sdk_complains_in_our_words(caplog: pytest.LogCaptureFixture) -> Non
             "traces: something else",
             "traces: it failed: 7",
         ]
+
+
+def test_complaints_tell_of_which_collector(caplog: pytest.LogCaptureFixture) -> None:
+    with complaining(url="http://a:4318/v1/traces") as sdk:
+        sdk.error("code: 404")
+    (told,) = caplog.records
+    assert told.getMessage() == "traces to http://a:4318/v1/traces: code: 404"
+
+
+def test_where_spans_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting, the variable for traces as it stands, that for all."""
+    http = ObserveSettings(otel_exporter_protocol="http/protobuf")
+    assert collector_url(http) == ""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://b:4318")
+    assert collector_url(http) == "http://b:4318/v1/traces"
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://c/x")
+    assert collector_url(http) == "http://c/x"
+    assert collector_url(ObserveSettings(otel_exporter_url="http://a:4317")) == "http://a:4317"
 
 
 def test_complaints_are_bounded(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,10 +7,12 @@ import sys
 from collections.abc import AsyncIterator
 
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan
 
 from nerve.config.settings.observing import ObserveSettings
-from nerve.errors import SetupError
+from nerve.errors import NerveError, SetupError
 from nerve.exchange import Exchange
+from nerve.frontend.status import TABLE
 from nerve.tracing import new_tracing
 from nerve.tracing.attributes import (
     beginning_of,
@@ -21,6 +23,7 @@ from nerve.tracing.attributes import (
     name_of,
 )
 from nerve.tracing.tracing import MAX_STAGES, STEP_NS, Clock, Tracing
+from nerve.types import TracedRun
 
 
 def http(method: str = "POST", route: str = "/predict", **more: object) -> Exchange:
@@ -36,6 +39,12 @@ def grpc(**more: object) -> Exchange:
     return exchange
 
 
+def mcp(**more: object) -> Exchange:
+    exchange = http("", "run_encoder", status="ERROR", **more)
+    exchange.protocol = "mcp"
+    return exchange
+
+
 @pytest.mark.parametrize(
     ("exchange", "name"),
     [
@@ -44,6 +53,7 @@ def grpc(**more: object) -> Exchange:
         (http("EVIL-METHOD-OF-A-CLIENT"), "HTTP /predict"),
         (grpc(), "a.b.C/Do"),
         (Exchange("mcp", "mcp", "", "run_encoder"), "tools/call run_encoder"),
+        (Exchange("mcp", "mcp", "", ""), "tools/call"),
     ],
 )
 def test_names_are_few(exchange: Exchange, name: str) -> None:
@@ -83,11 +93,25 @@ def test_addresses_of_clients(peer: str, address: str) -> None:
         (grpc(code="NOT_FOUND", reason="model_not_found"), "model_not_found", False),
         (grpc(code="UNAVAILABLE", reason="stopping"), "stopping", True),
         (grpc(left=True), "cancelled", False),
+        (mcp(reason="empty_input"), "empty_input", False),
+        (mcp(reason="queue_full"), "queue_full", False),
+        (mcp(reason="unknown_tool"), "unknown_tool", False),
+        (mcp(reason="inference_failed"), "inference_failed", True),
+        (mcp(), "ERROR", True),
+        (mcp(left=True), "cancelled", False),
     ],
 )
 def test_how_it_ended(exchange: Exchange, why: str, fault: bool) -> None:
     assert (error_of(exchange), is_fault(exchange)) == (why, fault)
     assert end_of(exchange).get("error.type", "") == why
+
+
+def test_the_same_errors_are_faults_over_mcp_and_grpc() -> None:
+    """Where the one has only words for them and the other codes."""
+    for kind, row in TABLE.items():
+        if kind is NerveError or kind.reason == "model_unavailable":  # roots, never raised
+            continue
+        assert is_fault(mcp(reason=kind.reason)) == is_fault(grpc(code=row.grpc)), kind
 
 
 def test_numbers_of_grpcs_codes() -> None:
@@ -139,6 +163,32 @@ async def test_a_request_of_many_runs_has_so_many_spans(tracing: Tracing) -> Non
     tracing.finished(exchange)
     assert span.attributes["nerve.stages_left_out"] == 7
     assert span.end_time - span.start_time == pytest.approx(1e9, abs=1000)
+
+
+async def test_a_batch_is_part_of_a_request_that_waits_for_it(
+    tracing: Tracing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its leader may have left meanwhile: a span that has ended has no children that end later."""
+    first, second, third = (http() for _ in range(3))
+    for exchange in (first, second, third):
+        tracing.began(exchange, {})
+    spans = [exchange.trace for exchange in (first, second, third)]
+    run = TracedRun(first.began, 1.0, 3, 9, 9, "cpu", tuple(spans))
+    ended: list[ReadableSpan] = []
+    monkeypatch.setattr(tracing._processor, "on_end", ended.append)
+    first.left, first.ended = True, first.began + 0.5
+    tracing.finished(first)
+    for exchange in (third, second):
+        exchange.stage("infer", run.began, run.began + run.took_s, run=run)
+        exchange.ended = exchange.began + 2
+        tracing.finished(exchange)
+    (batch,) = [span for span in ended if span.name == "batch"]
+    assert batch.parent == spans[1].get_span_context()
+    linked = {link.context.span_id for link in batch.links}
+    assert linked == {spans[0].get_span_context().span_id, spans[2].get_span_context().span_id}
+    (infer,) = [span for span in ended if span.name == "infer"]
+    assert infer.parent == spans[2].get_span_context()
+    assert [link.context for link in infer.links] == [batch.get_span_context()]
 
 
 HEADERS = [

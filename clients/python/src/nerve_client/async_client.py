@@ -81,6 +81,8 @@ class AsyncClient:
         api_key: str | None = None,
         headers: Mapping[str, str] | None = None,
         ca_file: str | PathLike[str] | None = None,
+        cert_file: str | PathLike[str] | None = None,
+        key_file: str | PathLike[str] | None = None,
         max_texts: int = MAX_TEXTS,
         random: Callable[[], float] = randomness.random,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -95,6 +97,8 @@ class AsyncClient:
             api_key: sent as `Authorization: Bearer`, to a server that wants one.
             headers: sent with every request, as metadata over gRPC; credentials of a gateway.
             ca_file: PEM certificates to trust in place of the system's.
+            cert_file: PEM certificate to show to a server that wants one of its clients.
+            key_file: its private key, if that is not in the same file.
             max_texts: of one request; a call with more is several requests.
             random: numbers from 0 to 1 for pauses.
             sleep: waits for so many seconds.
@@ -109,6 +113,8 @@ class AsyncClient:
             api_key=api_key,
             headers=headers,
             ca_file=ca_file,
+            cert_file=cert_file,
+            key_file=key_file,
             max_texts=max_texts,
             random=random,
         )

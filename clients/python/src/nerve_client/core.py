@@ -12,6 +12,7 @@ from nerve_client import checks
 from nerve_client.address import parse
 from nerve_client.bulk import OnError
 from nerve_client.retry import Retry, Tries
+from nerve_client.tls import check
 
 TIMEOUT_S: Final = 60.0
 MAX_TEXTS: Final = 128
@@ -34,13 +35,17 @@ class Core:
         api_key: str | None,
         headers: Mapping[str, str] | None,
         ca_file: str | PathLike[str] | None,
+        cert_file: str | PathLike[str] | None,
+        key_file: str | PathLike[str] | None,
         max_texts: int,
         random: Callable[[], float],
     ) -> None:
         """Raises ValueError, TypeError: a setting has a wrong value."""
         checks.seconds("timeout_s", timeout_s)
         checks.whole("max_texts", max_texts, 1)
-        self.address = parse(url, None if ca_file is None else Path(ca_file))
+        files = (None if each is None else Path(each) for each in (ca_file, cert_file, key_file))
+        self.address = parse(url, *files)
+        check(self.address)
         self.timeout_s, self.max_texts = timeout_s, max_texts
         self.headers = {**(headers or {}), **_credentials(api_key, headers or {})}
         self.closed = False

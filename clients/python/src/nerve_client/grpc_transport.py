@@ -11,6 +11,7 @@ from nerve_client.address import Address
 from nerve_client.grpc_stream import AsyncStream, Stream, of_rpc
 from nerve_client.grpc_wire import exchange
 from nerve_client.requests import Request
+from nerve_client.tls import pem
 from nerve_client.trace_context import trace_context
 
 ResultT = TypeVar("ResultT")
@@ -117,5 +118,4 @@ def _metadata(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 
 def _credentials(address: Address) -> grpc.ChannelCredentials:
-    trusted = None if address.ca_file is None else address.ca_file.read_bytes()
-    return grpc.ssl_channel_credentials(root_certificates=trusted)
+    return grpc.ssl_channel_credentials(*pem(address))

@@ -15,6 +15,7 @@ from nerve_client.address import Address
 from nerve_client.errors import ConnectionFailed, DeadlineExceeded, ServerError
 from nerve_client.http_wire import Exchange, Reply, exchange
 from nerve_client.requests import Request
+from nerve_client.tls import context_of
 from nerve_client.trace_context import trace_context
 
 ResultT = TypeVar("ResultT")
@@ -86,11 +87,9 @@ class AsyncHttpTransport:
         await self._http.aclose()
 
 
-def _verify(address: Address) -> ssl.SSLContext | bool:
-    if address.ca_file is not None:
-        return ssl.create_default_context(cafile=str(address.ca_file))
+def _verify(address: Address) -> ssl.SSLContext:
     if address.tls:
-        return True
+        return context_of(address, httpx2.create_ssl_context)
     # One that trusts nobody: reading the system's certificates takes 0.1 s, for nothing.
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 

@@ -28,12 +28,15 @@ class LimitSettings(Settings):
     max_connections: Annotated[int, Field(ge=1)] = 4096
     """Most HTTP connections. One more takes the place of the one that has been idle for longest; if
     there is none, it is refused."""
+    grpc_max_connections: Annotated[int, Field(ge=1, le=2**31 - 1)] = 1024
+    """Most gRPC connections, of which a client needs one for all its calls; more are closed at once.
+    No more than a quarter of the files that the process may open, so that HTTP has some."""
     max_requests_in_flight: Annotated[int, Field(ge=1)] = 1024
     """Most requests that are worked on at the same time, over all protocols; more are refused before
     they are read. Probes and requests that only look do not count."""
     max_bytes_in_flight: Annotated[int, Field(ge=1024)] = 256 * 2**20
-    """Most bytes of bodies of HTTP requests that are in memory at the same time; a request that is
-    alone may have more."""
+    """Most bytes of requests' bodies that are in memory at the same time, over all protocols; a
+    request that is alone may have more. A gRPC message counts when it is there as a whole."""
     max_header_bytes: Annotated[int, Field(ge=1024, le=2**20)] = 16_384
     """Largest head of an HTTP request, and largest metadata of a gRPC call."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 2_097_152

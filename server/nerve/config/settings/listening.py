@@ -30,6 +30,9 @@ class ListenSettings(Settings):
     grpc_min_ping_interval_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
     """Clients may ping as often as this without calls; the connection of one that does so more often
     is closed."""
+    grpc_max_connection_idle_s: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 300.0
+    """Time without a call after which a gRPC connection is closed; its client makes a new one for its
+    next call."""
     grpc_max_connection_age_s: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
     """Age at which a gRPC connection is closed so that its client looks for a server anew; calls in
     flight get request_timeout_s to end. By default never."""

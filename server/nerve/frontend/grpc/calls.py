@@ -1,6 +1,6 @@
-"""What the calls of every gRPC service share: bytes to messages, errors to statuses, metadata, metrics.
+"""What the calls of every gRPC service share: bytes to messages, errors to statuses, metrics.
 
-Streams are in `streams.py`; what a message means is its service's business.
+Streams are in `streams.py`, metadata in `metadata.py`; what a message means is its service's business.
 """
 
 from __future__ import annotations
@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import time
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar
@@ -25,24 +24,17 @@ from nerve.errors import (
     NerveError,
     ServerFault,
     ServerStopping,
-    TooManyInputs,
 )
 from nerve.exchange import Access, Exchange, Exchanges, clean_request_id, current
+from nerve.frontend.grpc.metadata import REQUEST_ID_KEY, Context, identity, texts_in
+from nerve.frontend.grpc.reading import Reader
 from nerve.frontend.guard import Guard
-from nerve.frontend.priority import PRIORITY_KEY, parse_priority
 from nerve.frontend.status import outcome, retry_after_s
 from nerve.offload import INLINE_BYTES
-from nerve.service.inference import Call, InferenceService
-from nerve.types import ModelInfo
 
 log = logging.getLogger(__name__)
 
-MODEL_KEY: Final = "model-name"
-VERSION_KEY: Final = "model-version"
-ANSWERED_BY_KEYS: Final = ("x-nerve-model", "x-nerve-model-version")
 REASON_KEY: Final = "x-nerve-reason"
-REQUEST_ID_KEY: Final = "x-request-id"
-TRACE_KEY: Final = "traceparent"
 WELL: Final = "OK"
 MAX_TEXT_BYTES: Final = 2048
 """Longest text of a status, in UTF-8; written it may be three times as long, and clients refuse headers
@@ -51,12 +43,9 @@ OWN_DEADLINE_S: Final = 0.05
 """With less left, it was the call's own deadline that passed: its client is about to say the same as we
 do, and what comes first is chance. V2's word for a timeout would tell it to try again."""
 
-EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # not in the stubs
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # a string: generic in the stubs only
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Bind: TypeAlias = Callable[[str], Handler]
-"""Makes the handler of a method from its path, /package.Service/Method."""
+Bind: TypeAlias = Callable[[str, Reader], Handler]
+"""Makes the handler of a method from its path, /package.Service/Method, and what reads for it."""
 RequestT = TypeVar("RequestT", bound=Message)
 Method: TypeAlias = Callable[[RequestT, Context, int], Awaitable[bytes]]
 """Makes the answer to a request that had so many bytes."""
@@ -157,13 +146,6 @@ class Shell:
             with self.reported(path, context):
                 await self.abort(context, error)
 
-    async def read(self, message: type[Message], context: Context) -> bytes:
-        """The one message of a call; ends the call if there is none."""
-        if (body := await context.read()) is EOF:  # or one over grpc's limit, whose sender knows
-            text = f"the call ended without a {message.DESCRIPTOR.full_name}"
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
-        return bytes(body)
-
 
 def unary(
     message: type[RequestT],
@@ -179,16 +161,16 @@ def unary(
     error of what the shell says.
     """
 
-    async def answer(path: str, _messages: object, context: Context) -> bytes:
+    async def answer(path: str, reader: Reader, _messages: object, context: Context) -> bytes:
         request: RequestT | None = None
+        body = b""
         named: Callable[[str], str] = str
-        await shell.turn_away(path, context, access)
-        body = await shell.read(message, context)
         with shell.reported(path, context) as exchange:
             try:
-                exchange.received_bytes = len(body)
                 context.set_trailing_metadata(identity(context))
-                shell.admit(exchange, context, access)
+                shell.admit(exchange, context, access)  # before anything of it is read
+                body = await reader.read(message, context, access)
+                exchange.received_bytes = len(body)
                 request = await shell.parse(message, body)
                 named = told(request)
                 written = await method(request, context, len(body))
@@ -203,7 +185,9 @@ def unary(
         return written
 
     # For grpc a stream, so that we are asked before the message is read.
-    return lambda path: grpc.stream_unary_rpc_method_handler(functools.partial(answer, path))
+    return lambda path, reader: grpc.stream_unary_rpc_method_handler(
+        functools.partial(answer, path, reader)
+    )
 
 
 def left_by_its_client() -> bool:
@@ -229,86 +213,3 @@ def clipped(text: str) -> str:
     if len(written) <= MAX_TEXT_BYTES:
         return written.decode()
     return written[:MAX_TEXT_BYTES].decode("utf-8", "ignore") + "…"
-
-
-def sent(context: Context) -> dict[str, str | bytes]:
-    """The call's metadata; of a key that is there twice, the last value."""
-    return dict(context.invocation_metadata() or ())
-
-
-def texts_in(context: Context) -> dict[str, str]:
-    """The metadata that is text."""
-    return {name: value for name, value in sent(context).items() if isinstance(value, str)}
-
-
-def target(context: Context) -> tuple[str | None, str | None]:
-    """Model and version that the metadata names; None for what it does not."""
-    return _target(sent(context))
-
-
-def call(
-    context: Context,
-    inference: InferenceService,
-    *,
-    max_texts: int,
-    model: str = "",
-    version: str = "",
-) -> Call:
-    """Whom a request is for and how long it may take, by itself, then by the call's metadata.
-
-    Args:
-        context: of the call; its deadline is kept.
-        inference: knows the server's own limit.
-        max_texts: of the service.
-        model, version: as the request names them; "" leaves it to the metadata.
-    Raises:
-        InvalidField: the metadata's priority is none.
-    """
-    arrived, metadata = time.monotonic(), sent(context)
-    named, numbered = _target(metadata)
-    name = model or named
-    ours = named is None or named == name  # else its version is one of another model
-    return Call(
-        name,
-        version or (numbered if ours else None),
-        inference.deadline(arrived, timeout_s=context.time_remaining()),
-        max_texts,
-        priority=parse_priority(metadata.get(PRIORITY_KEY), place="metadata"),
-        arrived=arrived,
-    )
-
-
-def texts_of(texts: Sequence[str], limit: int) -> list[str]:
-    """A request's texts; counted before they are taken out of it one by one.
-
-    Raises:
-        TooManyInputs.
-    """
-    if len(texts) > limit:
-        raise TooManyInputs(len(texts), limit)
-    return list(texts)
-
-
-def answered_by(context: Context, info: ModelInfo) -> None:
-    """Have the trailing metadata tell which version answered; leading ones cost a turn of the loop."""
-    values = (info.name, str(info.version))
-    told = zip(ANSWERED_BY_KEYS, values, strict=True)
-    context.set_trailing_metadata((*told, *identity(context)))
-
-
-def identity(context: Context) -> tuple[tuple[str, str], ...]:
-    """Metadata by which a call is found in logs and traces; of a stream, whose messages are
-    requests of their own, the id that its client gave it."""
-    if (exchange := current()) is None:
-        given = clean_request_id(texts_in(context).get(REQUEST_ID_KEY, ""))
-        return ((REQUEST_ID_KEY, given),) if given else ()
-    known = ((REQUEST_ID_KEY, exchange.request_id), (TRACE_KEY, exchange.traceparent))
-    return tuple(pair for pair in known if pair[1])
-
-
-def _target(metadata: dict[str, str | bytes]) -> tuple[str | None, str | None]:
-    model, version = metadata.get(MODEL_KEY), metadata.get(VERSION_KEY)
-    return (
-        model if isinstance(model, str) and model else None,
-        version if isinstance(version, str) and version else None,
-    )

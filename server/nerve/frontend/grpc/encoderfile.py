@@ -10,16 +10,8 @@ from nerve._proto.encoderfile import token_pb2
 from nerve.config.server import ServerConfig
 from nerve.exchange import Access, Exchanges
 from nerve.frontend.encoderfile_wording import wording
-from nerve.frontend.grpc.calls import (
-    Bind,
-    Context,
-    Shell,
-    answered_by,
-    call,
-    target,
-    texts_of,
-    unary,
-)
+from nerve.frontend.grpc.calls import Bind, Shell, unary
+from nerve.frontend.grpc.metadata import Context, answered_by, call, target, texts_of
 from nerve.frontend.guard import Guard
 from nerve.offload import offload, small_answer
 from nerve.service.inference import InferenceService

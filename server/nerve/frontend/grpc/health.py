@@ -14,15 +14,19 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health_pb2 as pb
 
-from nerve.errors import ModelNotFound, NerveError, ServerStopping
+from nerve.errors import ModelNotFound, NerveError, ServerBusy, ServerStopping
 from nerve.exchange import Access, Exchanges
-from nerve.frontend.grpc.calls import Bind, Context, Shell, unary
+from nerve.frontend.grpc.calls import Bind, Shell, unary
+from nerve.frontend.grpc.metadata import Context
+from nerve.frontend.grpc.reading import Reader
 from nerve.frontend.guard import Guard
 from nerve.service.control import ControlService
 
 UNKNOWN: Final[int] = pb.HealthCheckResponse.SERVICE_UNKNOWN
 SERVING: Final[int] = pb.HealthCheckResponse.SERVING
 NOT_SERVING: Final[int] = pb.HealthCheckResponse.NOT_SERVING
+MAX_WATCHES: Final = 1024
+"""Most calls of Watch at the same time."""
 
 
 class HealthService:
@@ -41,6 +45,7 @@ class HealthService:
         self._control, self._services = control, frozenset(services)
         self.shell = Shell("health-grpc", exchanges, guard)
         self._changed = asyncio.Event()
+        self._watches = 0
 
     def methods(self) -> dict[str, Bind]:
         """What answers each method."""
@@ -48,8 +53,10 @@ class HealthService:
             "Check": unary(
                 pb.HealthCheckRequest, self._check, shell=self.shell, access=Access.OPEN
             ),
-            "Watch": lambda path: grpc.unary_stream_rpc_method_handler(
-                functools.partial(self._watch, path)
+            # For grpc a stream of messages, so that we are asked before the one is read, and it
+            # is not kept.
+            "Watch": lambda path, reader: grpc.stream_stream_rpc_method_handler(
+                functools.partial(self._watch, path, reader)
             ),
         }
 
@@ -73,14 +80,24 @@ class HealthService:
             raise ModelNotFound(request.service, sorted(self._control.states()))
         return _written(status)
 
-    async def _watch(self, path: str, body: bytes, context: Context) -> None:
+    async def _watch(self, path: str, reader: Reader, _messages: object, context: Context) -> None:
         with self.shell.reported(path, context) as exchange:
             exchange.counts = False  # how long somebody watches says nothing
             try:
-                request = await self.shell.parse(pb.HealthCheckRequest, body)
-                await self._tell(request.service, context)
+                if self._watches >= MAX_WATCHES:
+                    raise ServerBusy("calls of Watch", MAX_WATCHES)
+                self._watches += 1
+                try:
+                    await self._tell(await self._asked(reader, context), context)
+                finally:
+                    self._watches -= 1
             except NerveError as error:
                 await self.shell.abort(context, error)
+
+    async def _asked(self, reader: Reader, context: Context) -> str:
+        """Whose health is to be watched; nothing else of the message is kept."""
+        body = await reader.read(pb.HealthCheckRequest, context, Access.OPEN)
+        return str((await self.shell.parse(pb.HealthCheckRequest, body)).service)
 
     async def _tell(self, service: str, context: Context) -> None:
         """Write the status now and whenever it has changed. Raises ServerStopping in the end."""

@@ -13,7 +13,8 @@ import grpc
 from nerve._proto.inference import inference_pb2 as pb
 from nerve.errors import InvalidField, NerveError, Unsupported, shown
 from nerve.exchange import Access
-from nerve.frontend.grpc.calls import Bind, Context, Shell, presentable, sent, unary
+from nerve.frontend.grpc.calls import Bind, Shell, presentable, unary
+from nerve.frontend.grpc.metadata import Context, sent
 from nerve.frontend.grpc.streams import Refusal, stream
 from nerve.frontend.priority import PRIORITY_KEY, parse_priority
 from nerve.frontend.status import outcome

@@ -11,8 +11,9 @@ from google.protobuf.message import Message
 from nerve._proto.inference import inference_pb2 as pb
 from nerve.errors import ModelUnavailable
 from nerve.exchange import Access, Exchanges
-from nerve.frontend.grpc.calls import Bind, Context, Shell, unary
+from nerve.frontend.grpc.calls import Bind, Shell, unary
 from nerve.frontend.grpc.infer import InferCalls, v2_code
+from nerve.frontend.grpc.metadata import Context
 from nerve.frontend.guard import Guard
 from nerve.frontend.v2 import metadata, model_config, repository, settings, statistics
 from nerve.frontend.v2.infer import Inferrer, check_model, check_version

@@ -6,16 +6,8 @@ from nerve._proto.nerve.v1 import nerve_pb2 as pb
 from nerve.config.server import ServerConfig
 from nerve.exchange import Access, Exchanges
 from nerve.frontend.grpc import nerve_answers as answers
-from nerve.frontend.grpc.calls import (
-    Bind,
-    Context,
-    Shell,
-    answered_by,
-    call,
-    target,
-    texts_of,
-    unary,
-)
+from nerve.frontend.grpc.calls import Bind, Shell, unary
+from nerve.frontend.grpc.metadata import Context, answered_by, call, target, texts_of
 from nerve.frontend.grpc.nerve_bulk import IN_FLIGHT, Bulk, weight
 from nerve.frontend.grpc.nerve_requests import (
     extract_request,

@@ -18,7 +18,8 @@ from nerve.errors import (
     TokenizationFailed,
     TooManyInputs,
 )
-from nerve.frontend.grpc.calls import Context, Shell, call, presentable
+from nerve.frontend.grpc.calls import Shell, presentable
+from nerve.frontend.grpc.metadata import Context, call
 from nerve.frontend.grpc.nerve_answers import entities
 from nerve.frontend.grpc.nerve_requests import extract_request
 from nerve.frontend.status import retry_after_s

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 from nerve._proto.nerve.v1 import nerve_pb2 as pb
 from nerve.errors import EmptyInput, InvalidField, NerveError, TextTooLong, TooManyInputs
-from nerve.frontend.grpc.calls import texts_of
+from nerve.frontend.grpc.metadata import texts_of
 from nerve.service.filtering import SpanFilter
 from nerve.service.inference import SpanRequest
 from nerve.types import CutOptions, OffsetUnit, Side, Strategy

@@ -17,7 +17,8 @@ from grpc_reflection.v1alpha import reflection_pb2 as pb
 
 from nerve._proto import POOL
 from nerve.exchange import Access, Exchanges
-from nerve.frontend.grpc.calls import Bind, Context, Shell
+from nerve.frontend.grpc.calls import Bind, Shell
+from nerve.frontend.grpc.metadata import Context
 from nerve.frontend.grpc.streams import stream
 from nerve.frontend.guard import Guard
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -14,12 +15,17 @@ import grpc
 from nerve.config.server import ServerConfig
 from nerve.errors import AddressUnavailable
 from nerve.exchange import Exchanges
+from nerve.frontend.addresses import refusal
 from nerve.frontend.admission import Admission
+from nerve.frontend.files import grpc_places
 from nerve.frontend.grpc.calls import Bind, Handler, Shell
 from nerve.frontend.grpc.health import HealthService
+from nerve.frontend.grpc.reading import Reader
 from nerve.frontend.grpc.reflection import NAMES, ReflectionService
 from nerve.frontend.grpc.tls import Files, credentials
 from nerve.service.control import ControlService
+
+log = logging.getLogger(__name__)
 
 MAX_STREAMS: Final = 1024
 """Most calls at the same time on one connection; further ones wait at the client."""
@@ -58,6 +64,7 @@ def options(config: ServerConfig) -> list[tuple[str, int]]:
         "grpc.max_concurrent_streams": MAX_STREAMS,
         "grpc.so_reuseport": 0,  # else two servers share a port and neither says so
         "grpc.server_handshake_timeout_ms": _ms(HANDSHAKE_S),
+        "grpc.max_connection_idle_ms": _ms(config.grpc_max_connection_idle_s),
         "grpc.keepalive_time_ms": _ms(config.grpc_keepalive_s),
         "grpc.keepalive_timeout_ms": _ms(PING_TIMEOUT_S),
         # Both sides: connections without calls are pinged, and may ping.
@@ -72,26 +79,29 @@ def options(config: ServerConfig) -> list[tuple[str, int]]:
 
 
 def _check_free(host: str, port: int) -> None:
-    """Raises AddressUnavailable if somebody listens there: grpc would also write lines of its own."""
-    if port == 0:
-        return
-    for family, kind, _, _, address in _addresses(host, port):
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
+    """Raises AddressUnavailable if it is not: grpc would also write lines of its own."""
+    refused: list[OSError] = []
+    addresses = _addresses(host, port)
+    for family, kind, _, _, address in addresses:
+        try:
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)
                 probe.listen(1)
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    detail = "the port is in use; choose another with --grpc-port"
-                    raise AddressUnavailable(host, port, detail) from error
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise AddressUnavailable(host, port, refusal(error, "--grpc")) from error
+            refused.append(error)
+    # One address of a name is enough for grpc, and of [::] it makes 0.0.0.0 where there is no IPv6.
+    if len(refused) == len(addresses) and host.strip("[]") != "::":
+        raise AddressUnavailable(host, port, refusal(refused[0], "--grpc")) from refused[0]
 
 
 def _addresses(host: str, port: int) -> list[Any]:
     try:
         return socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
-    except OSError:  # grpc has more to say of it
-        return []
+    except OSError as error:
+        raise AddressUnavailable(host, port, refusal(error, "--grpc")) from error
 
 
 def _ms(seconds: float) -> int:
@@ -105,9 +115,9 @@ class _Router(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
     registered whenever a call comes; so there is one handler, and nothing is registered.
     """
 
-    def __init__(self, services: Sequence[Service]) -> None:
+    def __init__(self, services: Sequence[Service], reader: Reader) -> None:
         self._handlers = {
-            path: bind(path)
+            path: bind(path, reader)
             for service in services
             for method, bind in service.methods().items()
             for path in (f"/{service.name}/{method}",)
@@ -146,8 +156,10 @@ class GrpcServer:
             AddressUnavailable.
         """
         _check_free(host, port)
-        self._server = grpc.aio.server(options=options(self._config))
-        self._server.add_generic_rpc_handlers([_Router(self._services)])
+        limit = ("grpc.max_allowed_incoming_connections", self._most_connections())
+        self._server = grpc.aio.server(options=[*options(self._config), limit])
+        reader = Reader(self._admission, timeout_s=self._config.body_timeout_s)
+        self._server.add_generic_rpc_handlers([_Router(self._services, reader)])
         try:
             if self._tls is None:
                 bound = int(self._server.add_insecure_port(f"{host}:{port}"))
@@ -158,6 +170,17 @@ class GrpcServer:
             raise AddressUnavailable(host, port, detail) from error
         await self._server.start()
         return bound
+
+    def _most_connections(self) -> int:
+        wanted, most = self._config.grpc_max_connections, grpc_places(self._config)
+        if most < wanted:
+            log.warning(
+                "grpc_max_connections is %d, but this process may open no more files than for %d "
+                "(ulimit -n): that is the limit",
+                wanted,
+                most,
+            )
+        return most
 
     def tell_change(self) -> None:
         """The state of the server or of a model may have changed."""

@@ -14,16 +14,15 @@ import grpc
 from nerve.errors import NerveError, ServerStopping
 from nerve.exchange import Access
 from nerve.frontend.grpc.calls import (
-    EOF,
     WELL,
     Bind,
-    Context,
     Method,
     RequestT,
     Shell,
-    identity,
     left_by_its_client,
 )
+from nerve.frontend.grpc.metadata import Context, identity
+from nerve.frontend.grpc.reading import EOF, Reader
 
 
 def stream(
@@ -50,11 +49,13 @@ def stream(
         told: see `calls.unary`.
     """
 
-    async def serve(path: str, _messages: object, context: Context) -> None:
-        way = _Way(path, shell, access, in_flight)
+    async def serve(path: str, reader: Reader, _messages: object, context: Context) -> None:
+        way = _Way(path, reader, shell, access, in_flight)
         await _Stream(message, answer, way, weight, told, context).run()
 
-    return lambda path: grpc.stream_stream_rpc_method_handler(functools.partial(serve, path))
+    return lambda path, reader: grpc.stream_stream_rpc_method_handler(
+        functools.partial(serve, path, reader)
+    )
 
 
 class Refusal(bytes):
@@ -62,9 +63,10 @@ class Refusal(bytes):
 
 
 class _Way(NamedTuple):
-    """The arguments of `stream` that say nothing of the messages."""
+    """What a stream is given that says nothing of its messages."""
 
     path: str
+    reader: Reader
     shell: Shell
     access: Access
     in_flight: int
@@ -152,6 +154,7 @@ class _Stream(Generic[RequestT]):
             exchange.received_bytes = size
             try:
                 self._shell.admit(exchange, self._context, self._way.access)
+                self._way.reader.hold(size)
                 written = await self._answer(request, self._context, size)
             except NerveError as error:
                 exchange.reason, exchange.code = error.reason, self._shell.code(error).name

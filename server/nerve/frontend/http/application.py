@@ -7,15 +7,17 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from nerve.errors import NerveError, ServerFault, shown
 from nerve.exchange import Access, Exchange, Exchanges, clean_request_id
 from nerve.frontend.admission import Admission
+from nerve.frontend.guard import CREDENTIALS
 from nerve.frontend.http.browsers import Browsers
-from nerve.frontend.http.connections import answering
+from nerve.frontend.http.connection import answering
 from nerve.frontend.http.dialect import REASON_HEADER, Dialect, Handler
 from nerve.frontend.http.in_flight import ADMISSION, IN_FLIGHT, InFlight
+from nerve.frontend.http.protocol import Answer
 from nerve.frontend.http.quick_refusals import QuickRefusals
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ ECHOED: Final = (REQUEST_ID, "x-baseten-customer-request-id")
 
 
 QUICK: Final = web.AppKey("quick", QuickRefusals)
+UNREAD: Final[web.AppKey[Answer]] = web.AppKey("unread")
 EXCHANGE: Final = web.RequestKey("exchange", Exchange)
 
 
@@ -61,8 +64,15 @@ class Routes:
                 for prefix in PREFIXES:
                     methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
                     for method in methods:
-                        added = app.router.add_route(method, prefix + route.path, route.handler)
+                        added = app.router.add_route(
+                            method, prefix + route.path, route.handler, expect_handler=_expects
+                        )
                         self._by_route[added] = dialect, route.access
+
+    @property
+    def native(self) -> Dialect:
+        """What answers where nothing else does."""
+        return self._by_name["native"]
 
     def of(self, request: web.Request) -> tuple[Dialect, Access]:
         """By route; where none matches (404, 405), by what the path looks like."""
@@ -76,7 +86,7 @@ class Routes:
             found = self._by_tail.get(request.path.rpartition("/")[2])
         if found is None and "/v1/" not in request.path:
             found = self._by_name.get("encoderfile")
-        return found or self._by_name["native"], Access.KNOWN
+        return found or self.native, Access.KNOWN
 
 
 def build_app(
@@ -98,8 +108,9 @@ def build_app(
         dialect, access = routes.of(request)
         # Two look-ups; the rest of the headers is for those who want them.
         headers = {name.lower(): value for name, value in request.headers.items()}
-        if "authorization" in headers:  # some clients append their own to a first one
-            headers["authorization"] = request.headers["Authorization"]
+        for name in CREDENTIALS:
+            if name in headers:
+                headers[name] = "\n".join(request.headers.getall(name))
         with exchanges.open(_exchange(request, dialect, headers), headers) as exchange:
 
             async def admitted(request: web.Request) -> web.StreamResponse:
@@ -110,6 +121,8 @@ def build_app(
                 if crowd is not None and access is not Access.OPEN:
                     raise crowd
                 exchange.key = guard.admit(headers, access, exchange.peer)
+                if "expect" in headers:
+                    await _have_body_sent(request)
                 return await handler(request)
 
             with in_flight, answering(request) as crowd:
@@ -130,10 +143,31 @@ def build_app(
         if isinstance(response, web.Response) and (exchange := request.get(EXCHANGE)) is not None:
             quick.learn(request, response, exchange)
 
+    def unread(request: web.BaseRequest, error: NerveError) -> web.Response:
+        exchange = Exchange("http", routes.native.name, "", "", peer=request.remote or "")
+        with exchanges.open(exchange, {}):
+            response = routes.native.error(error)
+            browsers.mark(response)
+            exchange.status, exchange.reason = str(response.status), error.reason
+        return response
+
+    app[UNREAD] = unread
     app.on_response_prepare.append(browsers.prepare)
     app.on_response_prepare.append(learn)  # with all headers
     routes.add_to(app)
     return app
+
+
+async def _expects(request: web.Request) -> None:
+    """In place of aiohttp's, which has every body sent, also of who may not ask."""
+
+
+async def _have_body_sent(request: web.Request) -> None:
+    """Answer `Expect: 100-continue`."""
+    wanted = request.headers.get("Expect", "").lower() == "100-continue"
+    if wanted and request.version >= HttpVersion11 and not request.content.is_eof():
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer has not begun with it
 
 
 def _exchange(request: web.Request, dialect: Dialect, headers: dict[str, str]) -> Exchange:

@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 from aiohttp import web
 
 from nerve.exchange import current
+from nerve.frontend.http.application import REQUEST_ID
+from nerve.frontend.http.connection import SIGN
 
 Message: TypeAlias = MutableMapping[str, Any]  # as ASGI has it
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -24,6 +26,8 @@ Asgi: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 log = logging.getLogger(__name__)
 
 STREAM = b"text/event-stream"
+COMMENT = b":\r\n\r\n"
+"""In a stream of events: its readers skip it."""
 LEAVING_S = 5.0
 """How long an application may take to end when its client has left."""
 LEFT = "left"
@@ -70,10 +74,12 @@ class _Exchange:
         self, request: web.Request, body: bytes, left: asyncio.Event, headers: Mapping[str, str]
     ) -> None:
         self._request, self._body, self.left, self._headers = request, body, left, headers
+        self._exchange = current()
         self._given = False
         self._start: Message | None = None
         self._stream: web.StreamResponse | None = None
         self._whole: list[bytes] = []
+        self._asking: asyncio.Task[None] | None = None
 
     async def serve(self, app: Asgi) -> None:
         """Run the application. Raises what it raises before its answer begins."""
@@ -104,7 +110,7 @@ class _Exchange:
             ],
             "client": None,
             "server": None,
-            "state": {LEFT: self.left, EXCHANGE: current()},
+            "state": {LEFT: self.left, EXCHANGE: self._exchange},
         }
 
     async def receive(self) -> Message:
@@ -122,8 +128,10 @@ class _Exchange:
             ):
                 self._stream = web.StreamResponse(status=message["status"])
                 self._set_headers(self._stream)
+                self._identify(self._stream)
                 with suppress(ConnectionError):  # we are about to be cancelled
                     await self._stream.prepare(self._request)
+                self._request[SIGN] = self._ask
             return
         if self._stream is None:
             self._whole.append(message.get("body", b""))
@@ -142,6 +150,23 @@ class _Exchange:
         whole = web.Response(status=self._start["status"], body=b"".join(self._whole))
         self._set_headers(whole)
         return whole
+
+    def _ask(self) -> None:
+        """Have the connection find out whether the client is still there."""
+        self._asking = asyncio.create_task(self._comment())
+
+    async def _comment(self) -> None:
+        assert self._stream is not None
+        with suppress(ConnectionError, RuntimeError):  # it has left, or has all of its answer
+            await self._stream.write(COMMENT)
+
+    def _identify(self, response: web.StreamResponse) -> None:
+        """Have a stream tell by what its request is found: whoever does it for whole answers comes
+        when its headers are out."""
+        if (exchange := self._exchange) is not None:
+            response.headers[REQUEST_ID] = exchange.request_id
+            if exchange.traceparent:
+                response.headers["traceparent"] = exchange.traceparent
 
     def _set_headers(self, response: web.StreamResponse) -> None:
         assert self._start is not None

@@ -22,6 +22,7 @@ from nerve.frontend.http.dialect import (
     VERSION_HEADER,
 )
 from nerve.frontend.http.origins import allowed, own_names
+from nerve.frontend.http.plain_answers import ALWAYS
 
 METHODS: Final = "GET, POST"
 EXPOSED: Final = ", ".join(
@@ -43,18 +44,13 @@ class Browsers:
     def __init__(self, config: ServerConfig) -> None:
         self._origins: Sequence[str] = config.cors_allowed_origins
         self._own_names = own_names(config.http_hostname)
-        self._always = {
-            "X-Content-Type-Options": "nosniff",
-            "Cache-Control": "no-store",
-        }
+        self._always = dict(ALWAYS)
         if config.hsts_max_age_s is not None:
             self._always["Strict-Transport-Security"] = f"max-age={config.hsts_max_age_s}"
 
     async def prepare(self, request: web.Request, response: web.StreamResponse) -> None:
         """Add the headers that every answer has; a signal of aiohttp, just before it is sent."""
-        response.headers["Server"] = "nerve"  # and not the versions of what it is made of
-        for name, value in self._always.items():
-            response.headers.setdefault(name, value)
+        self.mark(response)
         if not self._origins or "Access-Control-Allow-Origin" in response.headers:
             return
         if "*" in self._origins:
@@ -66,6 +62,12 @@ class Browsers:
                 return
             response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Access-Control-Expose-Headers"] = EXPOSED
+
+    def mark(self, response: web.StreamResponse) -> None:
+        """Add those that do not depend on who asks."""
+        response.headers["Server"] = self._always["Server"]  # aiohttp's is there already
+        for name, value in self._always.items():
+            response.headers.setdefault(name, value)
 
     def preflight(self, request: web.Request) -> web.Response | None:
         """The answer to a browser that asks whether a page may ask; None: it is something else, or no

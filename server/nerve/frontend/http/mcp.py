@@ -15,7 +15,7 @@ from aiohttp import web
 
 from nerve.config.server import ServerConfig
 from nerve.errors import NerveError, UnsupportedMediaType, shown
-from nerve.exchange import Access
+from nerve.exchange import Access, current
 from nerve.frontend.http.asgi import Asgi, Message, Receive, Send, answer
 from nerve.frontend.http.body import read_body
 from nerve.frontend.http.dialect import (
@@ -28,6 +28,7 @@ from nerve.frontend.http.dialect import (
 )
 from nerve.frontend.http.origins import allowed, own_names
 from nerve.frontend.mcp import envelope
+from nerve.frontend.mcp.sessions import OPENS
 from nerve.frontend.status import outcome
 from nerve.offload import INLINE_BYTES, offload
 
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 PATH: Final = "/mcp"
 SESSION_HEADER: Final = "Mcp-Session-Id"
+INITIALIZE: Final = "initialize"
 MAX_TOLD: Final = 100
 """Most web pages whose refusal is logged; each is once."""
 FOREIGN_ORIGIN: Final = "foreign_origin"
@@ -80,6 +82,7 @@ class McpDialect(Dialect):
             listener.set()
 
     async def _post(self, request: web.Request) -> web.StreamResponse:
+        _leave_uncounted()
         if refusal := self._refusal(request):
             return refusal
         content_type = request.headers.get("Content-Type", "")
@@ -92,7 +95,8 @@ class McpDialect(Dialect):
         )
         message = await offload(lambda: envelope.read(body), inline=len(body) <= INLINE_BYTES)
         with self._in_flight(request, message) as answered:
-            app = self._watched(answered)
+            opens = message.method == INITIALIZE and SESSION_HEADER not in request.headers
+            app = self._watched(answered, opens=opens)
             response = await answer(app, request, body, headers=self._shared(request))
         if response.status == 503:  # no Retry-After: a session ends when its client likes
             response.headers[REASON_HEADER] = "too_many_sessions"
@@ -124,10 +128,12 @@ class McpDialect(Dialect):
         finally:
             answered()
 
-    def _watched(self, answered: Callable[[], None]) -> Asgi:
+    def _watched(self, answered: Callable[[], None], *, opens: bool) -> Asgi:
         """The application, which knows only one way to write a type.
 
-        `answered` is called when it sends its answer: the client has that before the stream ends.
+        Args:
+            answered: is called when it sends its answer: the client has that before the stream ends.
+            opens: whether the request asks for a session.
         """
 
         async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -136,6 +142,7 @@ class McpDialect(Dialect):
                     answered()
                 await send(message)
 
+            scope["state"][OPENS] = opens
             scope["headers"] = [
                 (name, JSON.encode() if name == b"content-type" else value)
                 for name, value in scope["headers"]
@@ -145,6 +152,7 @@ class McpDialect(Dialect):
         return app
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
+        _leave_uncounted()
         if self._draining:
             return self.fallback(503, "the server is shutting down")
         if refusal := self._refusal(request):
@@ -157,6 +165,7 @@ class McpDialect(Dialect):
             self._listeners.discard(left)
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
+        _leave_uncounted()
         if refusal := self._refusal(request):
             return refusal
         return await answer(self._app, request, b"", headers=self._shared(request))
@@ -204,3 +213,10 @@ class McpDialect(Dialect):
         """A JSON-RPC error."""
         body = envelope.body_of(envelope.INVALID_REQUEST, message, "not_served")
         return json_response(body, status=status)
+
+
+def _leave_uncounted() -> None:
+    """Have the request not counted unless `McpDialect.counts` says so of its answer: there may be none,
+    and a call whose client leaves is counted where it was made."""
+    if (exchange := current()) is not None:
+        exchange.counts = False

@@ -10,6 +10,7 @@ from nerve.config.server import ServerConfig
 from nerve.errors import AddressUnavailable, NerveError
 from nerve.exchange import Access, Exchanges
 from nerve.frontend.admission import Admission
+from nerve.frontend.guard import Anyone
 from nerve.frontend.http.application import build_app
 from nerve.frontend.http.browsers import Browsers
 from nerve.frontend.http.dialect import Dialect, Route, error_headers, json_response
@@ -19,6 +20,8 @@ from nerve.metrics.exposition import Exposition
 from nerve.service.control import ControlService
 
 PATH: Final = "/metrics"
+MOST_CONNECTIONS: Final = 32
+"""On a port of its own: monitoring needs few, and files are for the others."""
 
 
 class Probes:
@@ -34,7 +37,9 @@ class Probes:
     async def ready(self, _request: web.Request) -> web.Response:
         """Whether the server should get traffic; 503 if not."""
         ready = self._control.ready
-        body = {"ready": ready, "models": self._control.states()}
+        body: dict[str, object] = {"ready": ready, "models": self._control.states()}
+        if self._control.draining:
+            body["reason"] = "stopping"
         return json_response(body, status=200 if ready else 503)
 
     async def metrics(self, request: web.Request) -> web.Response:
@@ -80,9 +85,15 @@ class MetricsServer:
     """Serves nothing else, on a port of its own; its requests are in no metric, log or trace. `start`,
     then `stop`."""
 
-    def __init__(self, probes: Probes, config: ServerConfig, guard: Admission) -> None:
-        app = build_app([ProbesDialect(probes)], Exchanges(), guard, Browsers(config))
-        self._server = HttpServer(app, config)
+    def __init__(self, probes: Probes, config: ServerConfig) -> None:
+        anyone = Admission(
+            Anyone(),  # a key would not help whoever asks for what is not here
+            max_requests=config.max_requests_in_flight,
+            max_bytes=config.max_bytes_in_flight,
+        )
+        app = build_app([ProbesDialect(probes)], Exchanges(), anyone, Browsers(config))
+        most = min(config.max_connections, MOST_CONNECTIONS)
+        self._server = HttpServer(app, config.model_copy(update={"max_connections": most}))
 
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port (the kernel's choice for 0).
@@ -93,7 +104,7 @@ class MetricsServer:
         try:
             return await self._server.start(host, port)
         except AddressUnavailable as error:
-            detail = error.detail.replace("--http-port", "--metrics-port")
+            detail = error.detail.replace("--http-", "--metrics-")
             raise AddressUnavailable(host, port, detail) from error
 
     async def stop(self) -> None:

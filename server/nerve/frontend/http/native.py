@@ -11,10 +11,12 @@ from typing import Literal
 
 import orjson
 from aiohttp import web
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+from pydantic.config import JsonDict
+from pydantic.json_schema import SkipJsonSchema
 
 from nerve.exchange import Access
-from nerve.frontend.http.dialect import Route, json_response
+from nerve.frontend.http.dialect import REASON_HEADER, Route, json_response
 from nerve.frontend.http.metrics import PATH, Probes, ProbesDialect
 from nerve.service.control import ControlService, ModelStatus, ModelSummary
 
@@ -58,11 +60,18 @@ class ModelList(BaseModel):
     models: list[ModelSummary]
 
 
+def _left_out(schema: JsonDict) -> None:
+    """A value that is None is not sent."""
+    del schema["default"]
+
+
 class Readiness(BaseModel):
     """Whether the server should get traffic, and the state of each model."""
 
     ready: bool
     models: dict[str, str]
+    reason: Literal["stopping"] | SkipJsonSchema[None] = Field(None, json_schema_extra=_left_out)
+    """Why not, if it is for no model."""
 
 
 class Liveness(BaseModel):
@@ -87,7 +96,7 @@ class NativeDialect(ProbesDialect):
         probes: Probes,
         *,
         describe: Callable[[], Mapping[str, object]],
-        metrics_elsewhere: bool = False,
+        metrics_port: int | None = None,
     ) -> None:
         """Answers for `control`.
 
@@ -95,11 +104,11 @@ class NativeDialect(ProbesDialect):
             control: knows the models.
             probes: answers for /livez, /readyz and /metrics.
             describe: makes the OpenAPI document; it is asked when the first client wants it.
-            metrics_elsewhere: /metrics has a port of its own, and is not served here.
+            metrics_port: that of its own which /metrics is served on, not here; 0 for any.
         """
         super().__init__(probes)
         self._control = control
-        self._metrics_elsewhere = metrics_elsewhere
+        self._metrics_port = metrics_port
         self._document = functools.cache(lambda: orjson.dumps(describe()))
 
     def routes(self) -> list[Route]:
@@ -125,12 +134,12 @@ class NativeDialect(ProbesDialect):
                 "summary": "Readiness: models are loaded and requests are welcome",
                 "responses": {"200": {"model": Readiness}, "503": {"model": Readiness}},
             }),
-            Route("GET", PATH, self._elsewhere if self._metrics_elsewhere else self._probes.metrics,
+            Route("GET", PATH, self._probes.metrics if self._metrics_port is None else self._elsewhere,
                 Access.READ, {
                 "operationId": "metrics", "tags": ["Probes"],
                 "summary": "Prometheus metrics",
                 "responses": {"200": {"schema": {"type": "string"}, "type": "text/plain"}},
-            }, documented=not self._metrics_elsewhere),
+            }, documented=self._metrics_port is None),
             Route("GET", "/openapi.json", self._openapi, Access.READ, {
                 "operationId": "openapi", "tags": ["Documentation"],
                 "summary": "This document",
@@ -147,7 +156,10 @@ class NativeDialect(ProbesDialect):
         return json_response(self._control.model(request.match_info["model"]))
 
     async def _elsewhere(self, _request: web.Request) -> web.Response:
-        raise web.HTTPNotFound  # by name, so that the answer has our own shape
+        where = f"port {self._metrics_port}" if self._metrics_port else "a port of its own"
+        response = self.fallback(404, f"{PATH} is served on {where} (metrics_port), not here")
+        response.headers[REASON_HEADER] = "not_served"
+        return response
 
     async def _openapi(self, _request: web.Request) -> web.Response:
         return web.Response(body=self._document(), content_type="application/json")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +19,7 @@ from aiohttp import HttpVersion11, web
 from nerve.errors import QueueFull, ServerBusy
 from nerve.exchange import Exchange, Exchanges
 from nerve.frontend.admission import Admission
+from nerve.types import ModelInfo
 
 CROWD_S: Final = 1.0
 """How long a refusal is kept; it is given as long as there is no place."""
@@ -51,6 +53,9 @@ class QuickRefusals:
     def __init__(self, exchanges: Exchanges, admission: Admission) -> None:
         self._exchanges, self._admission = exchanges, admission
         self._kept: dict[bytes, Kept] = {}
+        self.count: Callable[[ModelInfo, str], bool] = lambda _info, _reason: True
+        """Counts a refusal for the version that it was chosen for, with its reason; False if that
+        version is there no longer."""
         self.stopped = False
         """Set when the server stops: connections are to be closed then."""
 
@@ -95,11 +100,18 @@ class QuickRefusals:
         end = data.find(END)
         head = data[: end + 2].lower()
         lengths = LENGTH.findall(head)
-        if end < 0 or len(lengths) != 1 or head.count(b"content-length") != 1:
-            return None
-        if int(lengths[0]) != len(data) - end - len(END) or OTHERS.search(head):
+        if (
+            end < 0
+            or len(lengths) != 1
+            or head.count(b"content-length") != 1
+            or int(lengths[0]) != len(data) - end - len(END)
+            or OTHERS.search(head)
+        ):
             return None
         was = kept.exchange
+        if was.info is not None and not self.count(was.info, was.reason):
+            del self._kept[line]
+            return None
         exchange = Exchange(
             was.protocol,
             was.dialect,
@@ -110,5 +122,5 @@ class QuickRefusals:
         )
         with self._exchanges.open(exchange, {}):
             exchange.status, exchange.reason, exchange.counts = was.status, was.reason, was.counts
-            exchange.sent_bytes = was.sent_bytes
+            exchange.sent_bytes, exchange.info = was.sent_bytes, was.info
         return kept.start + exchange.request_id.encode() + kept.body

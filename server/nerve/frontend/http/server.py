@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import ssl
-import sys
 import time
 from typing import Final
 
@@ -15,9 +13,14 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from nerve.config.settings.limits import LimitSettings
 from nerve.errors import AddressUnavailable
-from nerve.frontend.http.application import QUICK
-from nerve.frontend.http.connections import Connections, Times
+from nerve.frontend.addresses import refusal
+from nerve.frontend.files import grpc_places, open_files
+from nerve.frontend.http.application import QUICK, UNREAD
+from nerve.frontend.http.connection import Times
+from nerve.frontend.http.connections import RESERVE, Connections
 from nerve.frontend.http.in_flight import IN_FLIGHT
+from nerve.frontend.http.protocol import Protocol
+from nerve.frontend.http.tls_listener import TlsListener
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +33,9 @@ SILENT_S: Final = 0.5
 HANDSHAKE_S: Final = 10.0
 """How long a client may take to agree on TLS."""
 SETTLING_S: Final = 0.01
-SPARE_FILES: Final = 192
-"""Files that are left for all else than connections: RESERVE of them twice, and models."""
+SPARE_FILES: Final = 3 * RESERVE
+"""Files that are left for all else than connections: those over the limit, those that are refused, and
+models."""
 
 
 class _ClientFaults(logging.Filter):
@@ -43,16 +47,6 @@ class _ClientFaults(logging.Filter):
             return True
         log.debug("a client sent bytes that are no HTTP: %s", kind.__name__)
         return False
-
-
-def _open_files() -> int:
-    """How many this process may have; gRPC and models want some, too."""
-    if sys.platform == "win32":
-        return sys.maxsize
-    import resource  # noqa: PLC0415  not on Windows
-
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def _protocol_log() -> logging.Logger:
@@ -71,11 +65,30 @@ class HttpServer:
         """`tls` is what it listens with; by default there is none."""
         self._tls = tls
         self._in_flight, self._limits, self._quick = app[IN_FLIGHT], limits, app[QUICK]
+        self._answer = app[UNREAD]
         self._runner = web.AppRunner(
             app,
-            access_log=None,
             handler_cancellation=True,  # a caller that left costs nothing
             shutdown_timeout=WRITE_TIMEOUT_S,  # aiohttp takes 0 for "for ever"
+        )
+        self._listener: asyncio.Server | TlsListener | None = None
+        self._connections: Connections | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    @property
+    def connections(self) -> int:
+        """That are open."""
+        waiting = self._listener.handshakes if isinstance(self._listener, TlsListener) else 0
+        return waiting + (0 if self._connections is None else self._connections.count)
+
+    def _new_protocol(self) -> Protocol:
+        """aiohttp's part of a connection."""
+        server, limits = self._runner.server, self._limits
+        assert server is not None
+        made = Protocol(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # that is how one does without
             # After a refused body the rest is read and dropped for so long, so that the client
             # can read the answer before the connection ends.
             lingering_time=2.0,
@@ -86,14 +99,7 @@ class HttpServer:
             max_line_size=limits.max_header_bytes,
             max_field_size=limits.max_header_bytes,
         )
-        self._listener: asyncio.Server | None = None
-        self._connections: Connections | None = None
-        self._watching: asyncio.Task[None] | None = None
-
-    @property
-    def connections(self) -> int:
-        """That are open."""
-        return 0 if self._connections is None else self._connections.count
+        return made.answer_with(self._answer)
 
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port (the kernel's choice for 0).
@@ -102,7 +108,8 @@ class HttpServer:
             AddressUnavailable.
         """
         limits = self._limits
-        most = _open_files() - SPARE_FILES
+        most = open_files() - grpc_places(limits) - SPARE_FILES
+        most -= 0 if self._tls is None else RESERVE  # handshakes
         if most < limits.max_connections:
             log.warning(
                 "max_connections is %d, but this process may open no more files than for %d "
@@ -111,34 +118,33 @@ class HttpServer:
                 max(most, 1),
             )
         await self._runner.setup()
-        new_protocol = self._runner.server
-        assert new_protocol is not None
         connections = Connections(
-            new_protocol,
+            self._new_protocol,
             limit=max(1, min(limits.max_connections, most)),
             times=Times(limits.head_timeout_s, limits.write_timeout_s, limits.keepalive_timeout_s),
             max_header_bytes=limits.max_header_bytes,
             quick=self._quick,
         )
-        loop = asyncio.get_running_loop()
         try:
-            listener = await loop.create_server(
-                connections,
-                host.strip("[]"),
-                port,
-                backlog=BACKLOG,
-                ssl=self._tls,
-                ssl_handshake_timeout=None if self._tls is None else HANDSHAKE_S,
-            )
+            listener = await self._listen(connections, host.strip("[]"), port)
         except OSError as error:
             await self._runner.cleanup()
-            detail = error.strerror or str(error)
-            if error.errno == errno.EADDRINUSE:
-                detail = "the port is in use; choose another with --http-port"
-            raise AddressUnavailable(host, port, detail) from error
+            raise AddressUnavailable(host, port, refusal(error, "--http")) from error
         self._listener, self._connections = listener, connections
         self._watching = asyncio.create_task(connections.watch(), name="connections")
         return int(listener.sockets[0].getsockname()[1])
+
+    async def _listen(
+        self, connections: Connections, host: str, port: int
+    ) -> asyncio.Server | TlsListener:
+        """Raises OSError."""
+        if self._tls is None:
+            loop = asyncio.get_running_loop()
+            return await loop.create_server(connections, host, port, backlog=BACKLOG)
+        patience_s = min(HANDSHAKE_S, self._limits.head_timeout_s)
+        listener = TlsListener(connections, self._tls, handshake_s=patience_s, backlog=BACKLOG)
+        await listener.start(host, port)
+        return listener
 
     def drain(self) -> None:
         """Have clients that keep their connections look for another server with their next request."""
@@ -166,6 +172,8 @@ class HttpServer:
                 cut_off = self._in_flight.count
         if self._watching is not None:
             self._watching.cancel()
+        if isinstance(self._listener, TlsListener):
+            await self._listener.aclose()
         if self._connections is not None:
             self._connections.hang_up()  # whoever has not read by now; the others are idle
         await self._runner.cleanup()
@@ -181,8 +189,10 @@ class HttpServer:
                 settled_by = None
                 await self._in_flight.wait_for_none()
             now = time.monotonic()
+            silent = now < silent_until
+            shaking = silent and self.connections > self._connections.count
             if settled_by is None:
                 settled_by = now + WRITE_TIMEOUT_S
-            if now > settled_by or not self._connections.unsettled(silent=now < silent_until):
+            if now > settled_by or not (shaking or self._connections.unsettled(silent=silent)):
                 return
             await asyncio.sleep(SETTLING_S)

@@ -34,6 +34,7 @@ def new_server(
         if (error.name or "").partition(".")[0] not in ("mcp", "mcp_types"):
             raise
         raise SetupError(
-            "the MCP SDK, 2.2 or later, is not installed: run `pip install 'nerve-server[mcp]'`"
+            "the MCP SDK, 2.2 or later, is not installed: run `pip install 'nerve-server[mcp]'`, "
+            "in the source `pip install '.[mcp]'`"
         ) from error
     return McpServer(inference, control, config, exchanges)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping
-from typing import Any, Final, Protocol, TypeVar
+from collections.abc import Awaitable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
 
 from nerve.errors import NerveError, ServerFault, ServerStopping
-from nerve.exchange import Exchange, Exchanges
+from nerve.exchange import Exchange, Exchanges, current
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +20,8 @@ DIALECT: Final = "mcp"
 """Name of these calls in metrics."""
 REQUEST_CANCELLED: Final = -32800
 """As the SDK has it; nobody reads it."""
+UNKNOWN_TOOL: Final = "unknown_tool"
+"""Reason of a call of what is no tool; it stands for whatever name the client wrote."""
 ResultT = TypeVar("ResultT")
 
 
@@ -59,30 +62,52 @@ class Calls:
         Raises:
             MCPError: what `call` raises; or nobody waits, or the server stops.
         """
-        exchange = Exchange("mcp", DIALECT, "", tool, status="ERROR", parent=parent)
-        if parent is not None:  # a session's tasks run in the context of its first request
-            exchange.request_id, exchange.peer = parent.request_id, parent.peer
-        with self._exchanges.open(exchange, {}):
+        with self._open(tool, parent) as exchange:
             try:
                 result = await _unless(left, call)
+            except _CallerLeftError:
+                exchange.left = True
+                raise
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
                     raise
                 # something that it waited for was cancelled: nobody would be told
+                exchange.reason = ServerStopping.reason
                 raise MCPError(types.INTERNAL_ERROR, str(ServerStopping())) from None
             if not result.is_error:
                 exchange.status = "OK"
         return result
 
+    def refuse(self, parent: Exchange | None) -> NoReturn:
+        """Report a call of a tool that there is not, and raise MCPError."""
+        with self._open("", parent) as exchange:
+            exchange.reason = UNKNOWN_TOOL
+            raise MCPError(types.INVALID_PARAMS, "tool not found")
+
+    @contextmanager
+    def _open(self, tool: str, parent: Exchange | None) -> Iterator[Exchange]:
+        exchange = Exchange("mcp", DIALECT, "", tool, status="ERROR", parent=parent)
+        if parent is not None:  # a session's tasks run in the context of its first request
+            exchange.request_id, exchange.peer = parent.request_id, parent.peer
+        with self._exchanges.open(exchange, {}):
+            yield exchange
+
+
+class _CallerLeftError(MCPError):
+    """Nobody waits for the answer any more."""
+
 
 def presentable(error: Exception) -> NerveError:
-    """What the caller is told of an error; it is logged if it is the server's fault."""
+    """What the caller is told of an error, which is written down in its exchange; it is logged if it
+    is the server's fault."""
     if not isinstance(error, NerveError):
         log.error("tool call failed: %s", error, exc_info=error)
-        return ServerFault("the server failed; its log tells why")
-    if isinstance(error, ServerFault):
+        error = ServerFault("the server failed; its log tells why")
+    elif isinstance(error, ServerFault):
         log.error("tool call failed: %s", error)
+    if (exchange := current()) is not None:
+        exchange.reason = error.reason
     return error
 
 
@@ -100,7 +125,7 @@ async def _unless(left: asyncio.Event | None, work: Awaitable[ResultT]) -> Resul
         await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if doing.done():
             return doing.result()
-        raise MCPError(REQUEST_CANCELLED, "the caller has left")
+        raise _CallerLeftError(REQUEST_CANCELLED, "the caller has left")
     finally:
         doing.cancel()
         leaving.cancel()

@@ -7,10 +7,11 @@ import logging
 from typing import Any, Final
 
 import mcp_types as types
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.server import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp.shared.exceptions import MCPError
 
 import nerve
 from nerve.config.server import ServerConfig
@@ -20,6 +21,7 @@ from nerve.frontend.mcp.calls import Calls, Tool
 from nerve.frontend.mcp.extract_entities import ExtractEntities
 from nerve.frontend.mcp.list_models import ListModels
 from nerve.frontend.mcp.run_encoder import RunEncoder
+from nerve.frontend.mcp.sessions import Sessions
 from nerve.service.control import ControlService
 from nerve.service.inference import InferenceService
 
@@ -33,6 +35,11 @@ LOG_LEVELS: Final = {
 """The SDK logs lines for each session, for each that it refuses, and at debug level what it sends."""
 
 Context = ServerRequestContext[Any, Any]
+
+
+def _user(key: str) -> AuthenticatedUser:
+    """Whoever has the key of that name, for the SDK; the key itself is nothing that it needs."""
+    return AuthenticatedUser(AccessToken(token="", client_id=key, scopes=[]))
 
 
 class McpServer:
@@ -71,13 +78,19 @@ class McpServer:
             max_request_body_size=config.max_body_bytes,
             max_sessions=config.mcp_max_sessions,
         )
+        self._places = Sessions(
+            self._sessions.handle_request,
+            most=config.mcp_max_sessions,
+            timeout_s=config.mcp_session_timeout_s,
+            user=_user,
+        )
         self._running: asyncio.Task[None] | None = None
         self._end = asyncio.Event()
 
     @property
     def app(self) -> Asgi:
         """Streamable HTTP, as an ASGI application; `start` first."""
-        return self._sessions.handle_request
+        return self._places
 
     async def start(self) -> None:
         """Take sessions over HTTP."""
@@ -110,13 +123,12 @@ class McpServer:
     async def _call(
         self, context: Context, params: types.CallToolRequestParams
     ) -> types.CallToolResult:
-        tool = self._tools.get(params.name)
+        request, tool = context.request, self._tools.get(params.name)
+        parent = getattr(request.state, EXCHANGE, None) if request is not None else None
         if tool is None:
-            raise MCPError(types.INVALID_PARAMS, "tool not found")
+            self._calls.refuse(parent)
         if self.patient:
             await self._loaded.wait()
-        request = context.request
         left = getattr(request.state, LEFT) if request is not None else None
         work = tool.call(params.arguments or {})
-        parent = getattr(request.state, EXCHANGE, None) if request is not None else None
         return await self._calls.make(work, tool=tool.name, left=left, parent=parent)
