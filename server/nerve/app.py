@@ -211,6 +211,8 @@ class App:
             port = await self._grpc.start(config.grpc_hostname, config.grpc_port)
             ports["grpc"] = port
             self._announce(f"Starting gRPC server on {config.grpc_hostname}:{port}{how}")
+        if self._security.guard is None and tls is None:
+            log.info("whoever can reach the ports may ask: there are no API keys and no TLS")
         return ports
 
     async def _load_all(self) -> None:

@@ -430,7 +430,7 @@ class RateLimited(Overloaded):
 class Refused(NerveError):
     """Whoever asks may not."""
 
-    reason = "refused"
+    reason = "not_admitted"
 
 
 class Unauthenticated(Refused):

@@ -141,7 +141,7 @@ class Background(logging.Handler):
         while self._written < taken or self._told < self._left_out:
             if time.monotonic() > until:
                 return
-            time.sleep(PAUSE_S / 10)
+            _pause(PAUSE_S / 10)
 
     def _line(self, record: logging.LogRecord) -> bytes:
         return f"{self.format(record)}\n".encode("utf-8", "backslashreplace")
@@ -159,7 +159,7 @@ class Background(logging.Handler):
                 told = logging.LogRecord(__name__, level, __file__, 0, text, (left_out,), None)
                 self._write(self._line(told))
                 self._told += left_out
-            time.sleep(PAUSE_S)
+            _pause(PAUSE_S)
 
     def _write(self, text: bytes) -> None:
         left = memoryview(text)
@@ -170,6 +170,11 @@ class Background(logging.Handler):
                 select.select([], [self._fd], [], LAST_S)
             except OSError:  # nobody reads any more, or the disk is full
                 return
+
+
+def _pause(seconds: float) -> None:
+    """Sleep. Not by the time of day, which may jump."""
+    select.select([], [], [], seconds)
 
 
 def set_up(level: str, *, form: str = CONSOLE, background: bool = False) -> None:

@@ -40,6 +40,6 @@ async def run_python(module: str, *arguments: str | Path) -> str:
 
 def cannot(reason: str) -> NoReturn:
     """Skip a test for want of a client; fail it where all of them are to be there."""
-    if os.environ.get("NERVE_TEST_CLIENTS") == "all":
+    if os.environ.get("TEST_CLIENTS") == "all":
         pytest.fail(reason)
     pytest.skip(reason)

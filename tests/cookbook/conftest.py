@@ -51,18 +51,18 @@ class Page:
 def page(tmp_path_factory: pytest.TempPathFactory, bundled: Path, root: Path) -> Page:
     """After steps 1 to 3; the bundled model stands in for the export.
 
-    The program in the file is made once and kept in $NERVE_TEST_CACHE, or beside pytest's own cache;
+    The program in the file is made once and kept in $TEST_CACHE, or beside pytest's own cache;
     processes of one test run wait for each other there.
     """
     lacking = [each for each in ("objdump", "objcopy", "ldd", "curl") if shutil.which(each) is None]
-    if lacking and os.environ.get("NERVE_TEST_CLIENTS") != "all":
+    if lacking and os.environ.get("TEST_CLIENTS") != "all":
         pytest.skip(f"{', '.join(lacking)} not found: apt-get install binutils curl")
     folder = tmp_path_factory.mktemp("page")
     (folder / "ner-model").mkdir()
     for name in EXPORTED:
         shutil.copy(bundled / "minilm-ner" / "1" / name, folder / "ner-model")
     (folder / "ner-config.yml").write_text(CONFIG)
-    cache = os.environ.get("NERVE_TEST_CACHE") or root / ".pytest_cache" / "nerve"
+    cache = os.environ.get("TEST_CACHE") or root / ".pytest_cache" / "nerve"
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     environment = {**os.environ, "PATH": path, "NERVE_CACHE_DIR": str(cache), "PYTHONUTF8": "1"}
     built = Page(folder, environment, "").shell("mkdir -p build\nnerve build -f ner-config.yml")

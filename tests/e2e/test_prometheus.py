@@ -27,7 +27,7 @@ def needed(program: str) -> str:
     path = shutil.which(program)
     if path is None:
         lacking = f"{program} is not installed (Debian: apt-get install prometheus)"
-        if os.environ.get("NERVE_TEST_CLIENTS") == "all":
+        if os.environ.get("TEST_CLIENTS") == "all":
             pytest.fail(lacking)
         pytest.skip(lacking)
     return path

@@ -1,6 +1,6 @@
 """Schemathesis on the daemon's own OpenAPI document: good and bad data for every operation.
 
-NERVE_FUZZ_EXAMPLES=100 adds that many random requests to each operation, and looks at those of versions
+FUZZ_EXAMPLES=100 adds that many random requests to each operation, and looks at those of versions
 as hard as at the others.
 """
 
@@ -17,7 +17,7 @@ from fuzz.http_cases import SERVING
 from fuzz.serving import Fuzzed, fuzzed
 
 HERE: Final = Path(__file__).parent
-EXAMPLES: Final = os.environ.get("NERVE_FUZZ_EXAMPLES")
+EXAMPLES: Final = os.environ.get("FUZZ_EXAMPLES")
 PHASES: Final = "examples,coverage,fuzzing" if EXAMPLES else "examples,coverage"
 """The document's own examples, the bounds of what schemas allow and forbid, random data. Not "stateful":
 the document has no links between operations."""

@@ -398,7 +398,7 @@ async def test_a_cancelled_proof(prover: Prover, endless: Path) -> None:
     proof.cancel()
     with pytest.raises(asyncio.CancelledError):
         await proof
-    assert proofs() == []
+    await until(lambda: proofs() == [])
     assert await prove(prover, MODELS / "bert")
 
 

@@ -68,8 +68,6 @@ def run(
         log.warning("the variable %s means nothing here%s", name, hint)
     for name, needed in config.without_effect:
         log.warning("%s has no effect without %s", name, needed)
-    if work is None and config.api_keys_file is None and config.cert_file is None:
-        log.info("whoever can reach the ports may ask: there are no API keys and no TLS")
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve_until_signal(config, announce=announce) if work is None else work())
 

@@ -159,7 +159,7 @@ async def test_every_method_is_in_the_table(grpc_port: int) -> None:
     served = {
         f"{name}/{method.name}" for name in names for method in pool.FindServiceByName(name).methods
     }
-    served.remove("grpc.health.v1.Health/List")  # of its description, and UNIMPLEMENTED
+    served.discard("grpc.health.v1.Health/List")  # of newer descriptions, and UNIMPLEMENTED
     assert served == {each for row in GRPC.values() for each in row}
 
 

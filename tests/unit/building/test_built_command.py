@@ -120,7 +120,7 @@ WRONG: dict[tuple[str, ...], tuple[int, str]] = {
     ("serve", "--cert-file", "x"): (1, "Error: Config Error: cert_file is nothing without key_file"),
     ("mcp", "--key-file", "x"): (1, "Error: Config Error: key_file is nothing without cert_file"),
     ("serve", "--cert-file", "/nowhere/x", "--key-file", "y"): (
-        1, "Error: Config Error: /nowhere/x: cannot be read: No such file",
+        1, "Error: Config Error: cert_file /nowhere/x: cannot be read: No such file",
     ),
     ("serve", "--otel-exporter-url", "x:1"): (1, "Error: Config Error: otel_exporter_url: "),
     ("serve", "--http-port", "70000"): (1, "Error: Config Error: http_port: "),

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
+import socket
 import ssl
+import sys
 import time
+from asyncio.trsock import TransportSocket
+from collections.abc import Iterable
 from typing import Final
 
 from aiohttp import web
@@ -33,6 +38,8 @@ SILENT_S: Final = 0.5
 HANDSHAKE_S: Final = 10.0
 """How long a client may take to agree on TLS."""
 SETTLING_S: Final = 0.01
+TURNS: Final = 100
+"""When the server stops: most turns of the event loop in which those are accepted who wait for it."""
 SPARE_FILES: Final = 3 * RESERVE
 """Files that are left for all else than connections: those over the limit, those that are refused, and
 models."""
@@ -47,6 +54,16 @@ class _ClientFaults(logging.Filter):
             return True
         log.debug("a client sent bytes that are no HTTP: %s", kind.__name__)
         return False
+
+
+def _awaited(listeners: Iterable[socket.socket | TransportSocket]) -> bool:
+    """Whether somebody has connected who is not accepted yet."""
+    if sys.platform == "win32":
+        return False
+    waiting = select.poll()
+    for listener in listeners:
+        waiting.register(listener.fileno(), select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 def _protocol_log() -> logging.Logger:
@@ -162,8 +179,10 @@ class HttpServer:
         self.drain()
         cut_off = 0
         if self._listener is not None:
-            for _ in range(3):  # who has connected by now is accepted
+            for _ in range(TURNS):  # who has connected by now is accepted
                 await asyncio.sleep(0)
+                if not _awaited(self._listener.sockets):
+                    break
             self._listener.close()
             try:
                 async with asyncio.timeout(self._limits.shutdown_timeout_s):
