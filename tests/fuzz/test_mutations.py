@@ -10,7 +10,7 @@ import uvloop
 from fuzz import aftermath
 from fuzz.serving import fuzzed
 
-SHARE = 2000
+SHARE = 500
 """Cases of the 20,000 that run here."""
 
 

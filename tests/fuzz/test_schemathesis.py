@@ -32,8 +32,8 @@ CHECKS: Final = (
 )
 QUICKLY: Final = """
 [[operations]]
-# The same handlers and schemas as without a version, which are looked at.
-include-operation-id-regex = "(predict|predict_tokens|tokenize|decode|infer|generate.*)_of_version"
+# The same handlers and schemas as at the root, which are looked at; of V2, as without a version.
+include-operation-id-regex = "(predict|predict_tokens|tokenize|decode|infer|generate.*)_of_(model|version)"
 phases.coverage.enabled = false
 """
 MAIN: Final = "import sys; from schemathesis.cli import schemathesis; sys.exit(schemathesis())"

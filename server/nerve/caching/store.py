@@ -24,7 +24,7 @@ _ARRAY_BYTES: Final = 176
 _SPAN_BYTES: Final = getsizeof(Span("", "", np.float32(0), 0, 0, 0, None)) + 4 * _NUMBER_BYTES + 8
 _TOKEN_BYTES: Final = 4 * 8 + 3 * _NUMBER_BYTES + 16
 """Its place in four lists, and its numbers."""
-_ENTRY_BYTES: Final = 500
+_ENTRY_BYTES: Final = 440
 """An answer without anything in it, its key, and their place in the table."""
 
 
