@@ -57,7 +57,12 @@ async def test_a_message_of_100_mb(http: Client) -> None:
         )
         assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         await works(caller)
-    assert await http.metric("nerve_requests_total", dialect="nerve-grpc", status="ERROR") == 2
+
+    async def both_counted() -> bool:
+        refused = {"dialect": "nerve-grpc", "status": "ERROR"}
+        return await http.metric("nerve_requests_total", **refused) == 2
+
+    await http.until(both_counted)
 
 
 async def test_the_limit_is_a_setting(repository: Repository, serve: Serve) -> None:

@@ -33,7 +33,7 @@ CHECKS: Final = (
 QUICKLY: Final = """
 [[operations]]
 # The same handlers and schemas as at the root, which are looked at; of V2, as without a version.
-include-operation-id-regex = "(predict|predict_tokens|tokenize|decode|infer|generate.*)_of_(model|version)"
+include-operation-id-regex = "(predict(_tokens)?|tokenize|decode|infer|generate.*)_of_(model|version)"
 phases.coverage.enabled = false
 """
 MAIN: Final = "import sys; from schemathesis.cli import schemathesis; sys.exit(schemathesis())"

@@ -49,8 +49,8 @@ class Connection(asyncio.Protocol):
     """One connection: hands everything on to aiohttp's protocol."""
 
     __slots__ = (
-        "_after", "_all", "_behind", "_head_bytes", "_inner", "_joined", "_refused", "_rest", "_seen",
-        "_tail", "_whole", "extra", "request", "since", "started", "transport", "unread_since",
+        "_after", "_all", "_behind", "_body", "_head_bytes", "_inner", "_joined", "_refused", "_rest",
+        "_seen", "_tail", "_whole", "extra", "request", "since", "started", "transport", "unread_since",
         "used",
     )  # fmt: skip
 
@@ -72,7 +72,8 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0  # of its next request that have come
         self._tail = b""  # the last of them
         self._whole = False  # whether they are all
-        self._after = 0  # bytes that have come behind it
+        self._after = 0  # bytes that have come behind it, its body with them
+        self._body: int | None = 0  # how many of them are its body, where it says so
         self._behind = False  # whether the one after it has begun to come
         self._rest: StreamReader | None = (
             None  # of the body of one that was answered before it came
@@ -122,6 +123,8 @@ class Connection(asyncio.Protocol):
             if not self._takes(data):
                 self.refuse(TOO_LARGE)
                 return
+        elif self.request is not None or self._whole:
+            self._after += len(data)
         if self.request is not None:
             self._behind = self._behind or self.request.content.is_eof()
         self._inner.data_received(data)
@@ -152,9 +155,10 @@ class Connection(asyncio.Protocol):
     def begin(self, request: web.BaseRequest) -> None:
         """A request is worked on from now."""
         self.request = request
-        body = request.content_length
-        self._behind = request.content.is_eof() and body is not None and self._after > body
-        self._tail, self._head_bytes, self._after, self._whole = b"", 0, 0, False
+        self._behind, self._body = False, request.content_length
+        if not request.body_exists:
+            self._body = 0
+        self._tail, self._head_bytes, self._whole = b"", 0, False
         self.started, self._rest = 0.0, None
         self._all.idle.pop(self, None)
 
@@ -164,7 +168,8 @@ class Connection(asyncio.Protocol):
         if request is not None and not request.content.is_eof():
             self._rest = request.content
         self.since = time.monotonic()
-        self.started = self.since if self._behind else 0.0
+        behind = self._behind or (self._body is not None and self._after > self._body)
+        self.started, self._after = (self.since if behind else 0.0), 0
         if self.transport is not None and not self.extra:
             self._all.idle[self] = None
 
@@ -254,6 +259,9 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
             return
         request = self.request
+        if request is not None and not request.content.is_eof():
+            self.transport.abort()  # half a body, and the rest will not come
+            return
         if not self._seen and request is not None:
             self._seen = True
             if _begun(request):
