@@ -66,7 +66,7 @@ class Served:
         """A connection of HTTP."""
         return await asyncio.open_connection("127.0.0.1", self.http, limit=2**24)
 
-    async def tell(self, *parts: bytes, limit_s: float = 5.0) -> bytes:
+    async def tell(self, *parts: bytes, limit_s: float = 30.0) -> bytes:
         """Send bytes on a connection of their own; all that comes back until it ends."""
         reader, writer = await self.dial()
         try:
@@ -93,6 +93,13 @@ class Served:
     async def status(self, path: str) -> int:
         async with aiohttp.ClientSession() as http, http.get(self.url + path) as answer:
             return answer.status
+
+    async def at_work(self, protocol: str) -> int:
+        """Requests that are being answered; over HTTP with the one that asks."""
+        async with aiohttp.ClientSession() as http, http.get(f"{self.url}/metrics") as answer:
+            told = await answer.text()
+        line = f'nerve_in_flight_requests{{protocol="{protocol}"}} '
+        return int(float(told.split(line)[1].split("\n")[0]))
 
     async def waiting(self, model: str) -> int:
         """Texts in a model's queue."""
@@ -127,7 +134,7 @@ def statuses(answers: bytes) -> list[int]:
     return [int(number) for number in re.findall(rb"HTTP/1\.[01] (\d{3}) ", answers)]
 
 
-async def until(condition: Callable[[], object], what: str, *, limit_s: float = 5.0) -> None:
+async def until(condition: Callable[[], object], what: str, *, limit_s: float = 30.0) -> None:
     """Look until it is so."""
     by = time.monotonic() + limit_s
     while not condition():

@@ -59,7 +59,8 @@ async def test_what_was_accepted_is_answered(start: Start) -> None:
         extract = channel.unary_unary("/nerve.v1.Nerve/Extract")
         request = pb.ExtractRequest(model="slow", texts=["London"]).SerializeToString()
         calls = [asyncio.ensure_future(extract(request)) for _ in range(20)]
-        await asyncio.sleep(0.1)
+        while await served.at_work("grpc") + sum(call.done() for call in calls) < len(calls):
+            pass
         served.terminate()
         late: list[socket.socket] = []
         with contextlib.suppress(ConnectionRefusedError):  # it may have closed by now
@@ -126,7 +127,7 @@ async def to_the_end_of_one(reader: asyncio.StreamReader) -> bytes:
 async def test_not_ready_first_and_closed_later(start: Start) -> None:
     """Load balancers see it before it stops to answer; whoever asks is told to come back elsewhere."""
     async with (
-        start("--shutdown-delay", "0.8") as served,
+        start("--shutdown-delay", "3") as served,
         aiohttp.ClientSession(served.url) as http,
         called(served) as channel,
     ):
@@ -136,7 +137,7 @@ async def test_not_ready_first_and_closed_later(start: Start) -> None:
         began = time.monotonic()
         served.terminate()
         while await served.status("/readyz") == 200:
-            assert time.monotonic() - began < 0.5
+            assert time.monotonic() - began < 2
         async with http.get("/readyz") as answer:
             told = await answer.json()
         assert (told["ready"], told["reason"]) == (False, "stopping")
@@ -149,7 +150,7 @@ async def test_not_ready_first_and_closed_later(start: Start) -> None:
             assert answer.status == 200
             assert answer.headers.get("Connection") == "close"
         assert await served.ended() == 0
-        assert 0.8 < time.monotonic() - began < 4
+        assert 3 < time.monotonic() - began < 30
 
 
 async def test_a_second_signal_ends_it_at_once(start: Start) -> None:
@@ -160,7 +161,7 @@ async def test_a_second_signal_ends_it_at_once(start: Start) -> None:
         began = time.monotonic()
         served.terminate()
         assert await served.ended() == 1
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 20  # of 30
 
 
 async def test_what_takes_too_long_is_cut_off_and_told(repository: Path, tmp_path: Path) -> None:
@@ -170,7 +171,8 @@ async def test_what_takes_too_long_is_cut_off_and_told(repository: Path, tmp_pat
         ends = [await served.dial() for _ in range(3)]
         for _, writer in ends:
             writer.write(post("slow", ONE[:-1], "X: y").replace(b"Length: ", b"Length: 9"))
-        await asyncio.sleep(0.2)
+        while await served.at_work("http") < 4:
+            pass
         served.terminate()
         assert await served.ended() == 0
         for _, writer in ends:
@@ -198,7 +200,7 @@ async def test_clients_that_read_nothing_hold_nothing_up(start: Start) -> None:
         began = time.monotonic()
         served.terminate()
         assert await served.ended() == 0
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 20  # of 30
         reader.close()
         stream.cancel()
         await channel.close()
@@ -222,12 +224,13 @@ async def test_sigterm_while_a_model_loads(repository: Path, tmp_path: Path) -> 
         await until(served.children, "its transform is tried")
         reader, writer = await served.dial()
         writer.write(post("slow"))
-        await asyncio.sleep(0.1)
+        while await served.at_work("http") < 2:
+            pass
         began = time.monotonic()
         served.terminate()
         assert statuses(await to_the_end(reader)) == [200]
         assert await served.ended() == 0
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 20  # its limit is a minute
         assert not served.children()
         writer.close()
     calm(log.read_text())

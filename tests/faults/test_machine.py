@@ -45,9 +45,10 @@ async def test_a_clock_that_jumps(repository: Path, tmp_path: Path) -> None:
         for jump in ("+10d", "-10d"):
             kept, writer = await served.dial()
             writer.write(post("slow"))
-            await asyncio.sleep(0.1)
+            while await served.at_work("http") < 2:
+                pass
             stamp.write_text(jump)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 told = await kept.readuntil(b"}")
             assert statuses(told) == [200]
             began = time.monotonic()
@@ -63,7 +64,7 @@ async def test_a_clock_that_jumps(repository: Path, tmp_path: Path) -> None:
                 asked = post(model, ONE, header, "Connection: close")
                 assert statuses(await served.tell(asked)) == [status], header
             assert await served.status("/readyz") == 200
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 30
             writer.close()
         served.terminate()
         assert await served.ended() == 0

@@ -73,7 +73,7 @@ async def test_a_thousand_idle_connections(repository: Path, tmp_path: Path) -> 
             await until(lambda: served.files() >= 1000, "all are accepted")
             began = time.monotonic()
             assert [await served.ask() for _ in range(5)] == [200] * 5
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 20  # of 60
         await until(lambda: served.files() <= before, "all are closed")
         served.terminate()
         assert await served.ended() == 0

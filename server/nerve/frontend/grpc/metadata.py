@@ -10,6 +10,7 @@ import grpc
 
 from nerve.errors import TooManyInputs
 from nerve.exchange import clean_request_id, current
+from nerve.frontend.guard import CREDENTIALS
 from nerve.frontend.priority import PRIORITY_KEY, parse_priority
 from nerve.service.inference import Call, InferenceService
 from nerve.types import ModelInfo
@@ -19,8 +20,6 @@ VERSION_KEY: Final = "model-version"
 ANSWERED_BY_KEYS: Final = ("x-nerve-model", "x-nerve-model-version")
 REQUEST_ID_KEY: Final = "x-request-id"
 TRACE_KEY: Final = "traceparent"
-CREDENTIALS: Final = ("authorization", "x-api-key", "api-key")
-"""Where a key may be."""
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # a string: generic in the stubs only
 
