@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -45,11 +46,17 @@ class Held:
     peak_bytes: int
 
     @property
-    def counts(self) -> tuple[object, ...]:
+    def counts(self) -> Counter[tuple[str, str]]:
         """What must come back to its level. Threads of the loop's executor do not: it starts them when
         it is first that busy, as many as Python lets it, and keeps them."""
         threads = {name: count for name, count in self.threads.items() if not EXECUTOR.match(name)}
-        return self.tasks, threads, self.files, self.children
+        kinds = {"task": self.tasks, "thread": threads, "file": self.files}
+        counts = {(kind, name): n for kind, all_ in kinds.items() for name, n in all_.items()}
+        return Counter(counts | {("child", ""): self.children})
+
+    def exceeds(self, before: Held) -> bool:
+        """Whether there is more of anything. There may be less: a thread may outlive its model."""
+        return not self.counts <= before.counts
 
 
 class Fuzzed:

@@ -119,16 +119,18 @@ def test_bytes_are_those_that_are_really_held(what: str) -> None:
     counted, number = Counted(1 << 30), 120
     entry(("", ""), *MAKE[what](), COST)  # what is only made once is made now
     gc.collect()
-    tracemalloc.start()
+    tracemalloc.start(12)
     try:
         for at in range(number):
             key = (f"text number {at} " * 3, repr(("both", at)))
             counted.store.put(key, entry(key, *MAKE[what](), COST))
             del key
         gc.collect()
-        held, _ = tracemalloc.get_traced_memory()
+        snapshot = tracemalloc.take_snapshot()
     finally:
         tracemalloc.stop()
+    ours = [tracemalloc.Filter(True, __file__, all_frames=True)]  # not another thread's
+    held = sum(trace.size for trace in snapshot.filter_traces(ours).traces)
     assert 0.95 * held <= counted.store.held_bytes <= 1.5 * held
 
 
