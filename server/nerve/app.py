@@ -52,10 +52,6 @@ log = logging.getLogger(__name__)
 Announce = Callable[[str], None]
 
 
-def _ratio(config: ServerConfig) -> float:
-    return 1.0 if config.otel_sample_ratio is None else config.otel_sample_ratio
-
-
 class App:
     """The daemon's parts, wired."""
 
@@ -107,11 +103,10 @@ class App:
         self.inference = InferenceService(self.catalog, config=config, metrics=metrics.requests)
         self._control = control = ControlService(self.catalog, self.sync, config=config)
         self._inferrer = Inferrer(self.inference, config)
-        traces = None if self._tracing is None else _ratio(config)
         self._settings = Settings(
             Logs(config.log_level),
             control,
-            traced=traces,
+            traced=lambda: None if self._tracing is None else self._tracing.share,
             changes_logs=config.model_control or self._security.guard is not None,
         )
         self.mcp = (

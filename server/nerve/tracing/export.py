@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -118,6 +119,16 @@ def new_provider(
         raise SetupError(f"traces cannot be sent: OTEL_BSP_…: {error}") from error
     provider.add_span_processor(processor)
     return provider, processor
+
+
+def share_of(provider: TracerProvider) -> float:
+    """The share of requests that are traced, of those whose caller did not decide: by our setting, or by
+    the variable. A sampler that is none of the specification's may take any: 1."""
+    described = provider.sampler.get_description().removeprefix("ParentBased{root:")
+    if described.startswith("AlwaysOff"):
+        return 0.0
+    ratio = re.match(r"TraceIdRatioBased{([^}]+)}", described)
+    return 1.0 if ratio is None else float(ratio[1])
 
 
 def _resource(settings: ObserveSettings) -> Resource:

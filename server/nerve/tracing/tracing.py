@@ -40,7 +40,7 @@ from nerve.tracing.attributes import (
     name_of,
     of_run,
 )
-from nerve.tracing.export import Complaints, collector_url, new_exporter, new_provider
+from nerve.tracing.export import Complaints, collector_url, new_exporter, new_provider, share_of
 from nerve.types import TracedRun
 
 log = logging.getLogger(__name__)
@@ -92,6 +92,11 @@ class Tracing:
         self._provider: TracerProvider | None = None
         self._processor: SpanProcessor | None = None
         self._tracer: Tracer | None = None
+
+    @property
+    def share(self) -> float | None:
+        """The share of requests that are traced; None while none are."""
+        return None if self._provider is None else share_of(self._provider)
 
     def start(self) -> None:
         """Begin to trace. Raises SetupError: what a variable says cannot be used."""

@@ -19,6 +19,7 @@ from nerve.tracing.export import (
     new_exporter,
     new_provider,
     protocol_of,
+    share_of,
     traces_url,
 )
 
@@ -106,6 +107,32 @@ def test_a_variable_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(SetupError, match="OTEL_BSP_"):
         new_provider(ObserveSettings(), exporter)
     exporter.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "variable", "share"),
+    [
+        (None, "", 1.0),
+        (0.25, "always_off", 0.25),
+        (None, "always_off", 0.0),
+        (None, "parentbased_always_on", 1.0),
+        (None, "parentbased_traceidratio", 0.125),
+        (None, "traceidratio", 0.125),
+    ],
+)
+def test_the_share_that_is_traced_is_known(
+    monkeypatch: pytest.MonkeyPatch, ratio: float | None, variable: str, share: float
+) -> None:
+    """By the setting, else by the variables."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", variable)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.125")
+    settings = ObserveSettings(otel_sample_ratio=ratio)
+    provider, _ = new_provider(settings, exporter := new_exporter(settings))
+    try:
+        assert share_of(provider) == share
+    finally:
+        provider.shutdown()
+        exporter.shutdown()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ Settings are plain values by name; gRPC wraps each of them, see the functions at
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NoReturn
 
 from nerve.errors import InvalidField, LogControlDisabled, Unsupported, kind_of, shown
@@ -48,7 +48,7 @@ def trace_settings(share: float | None) -> Trace:
 class Settings:
     """What clients may see and change of the running process.
 
-    `logs` is the process's; `control` knows the models; `traced` is the share of requests whose
+    `logs` is the process's; `control` knows the models; `traced` tells the share of requests whose
     traces are sent to a collector, None for none; with `changes_logs`, clients that come through
     the guard may say what is logged.
     """
@@ -58,11 +58,15 @@ class Settings:
         logs: Logs,
         control: ControlService,
         *,
-        traced: float | None = None,
+        traced: Callable[[], float | None] = lambda: None,
         changes_logs: bool = False,
     ) -> None:
         self._logs, self._control, self._changes_logs = logs, control, changes_logs
-        self._trace = trace_settings(traced)
+        self._traced = traced
+
+    @property
+    def _trace(self) -> Trace:
+        return trace_settings(self._traced())
 
     def logging(self) -> Json:
         """All log settings by name."""

@@ -124,7 +124,7 @@ async def test_trace_settings_tell_of_tracing(
     settings: Settings, share: float, level: str, rate: str, mode: str
 ) -> None:
     """One request in `trace_rate` is traced; no client changes that."""
-    traced = Settings(Logs("info"), settings._control, traced=share)
+    traced = Settings(Logs("info"), settings._control, traced=lambda: share)
     told = {**TRACE, "trace_level": [level], "trace_rate": rate, "trace_mode": mode}
     assert traced.trace("a") == told
     assert traced.change_trace({**told}) == told
