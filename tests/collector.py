@@ -19,7 +19,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 PATH = "/v1/traces"
 METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
-BOUND_S = 20.0
+BOUND_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)

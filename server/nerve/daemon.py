@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import logging
 import os
@@ -17,11 +16,6 @@ from nerve.config.server import ServerConfig
 from nerve.engine.memory import map_large_blocks
 
 log = logging.getLogger(__name__)
-
-GC_THRESHOLDS: Final = (50_000, 20, 100)
-"""Next to nothing here is a cycle. By default a body of many small lists is looked through so often
-while it is parsed that this takes eight times as long, and everybody waits."""
-
 
 OTHER_FILES: Final = 1024
 """Of models, of logs."""
@@ -72,7 +66,6 @@ async def run(
     """
     map_large_blocks()
     allow_open_files(config.max_connections + config.grpc_max_connections + OTHER_FILES)
-    gc.set_threshold(*GC_THRESHOLDS)
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
 

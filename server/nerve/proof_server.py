@@ -324,6 +324,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # children share what is there
     ForkServer(socket.socket(fileno=int(sys.argv[1]))).serve()
+    os._exit(0)  # nothing to clean up
 
 
 if __name__ == "__main__":

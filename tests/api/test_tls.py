@@ -25,7 +25,7 @@ from grpc_calls import LISTENING, Caller
 if TYPE_CHECKING:
     from api.conftest import Server
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 LOOK_S = 0.1
 """Time between two looks at the files."""
 

@@ -263,7 +263,7 @@ async def test_no_collector_does_no_harm(
             while not any(each.name == "nerve.tracing.export" for each in caplog.records):
                 await asyncio.sleep(0.005)
         stopping = time.monotonic()
-    assert time.monotonic() - stopping < 4
+    assert time.monotonic() - stopping < 20  # of 30
     told = [
         each
         for each in caplog.records

@@ -19,7 +19,7 @@ import yaml
 
 from support import Daemon
 
-BOUND_S = 30.0
+BOUND_S = 60.0
 
 
 def needed(program: str) -> str:

@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import aiohttp
 
-PATIENCE_S: Final = 20.0
+PATIENCE_S: Final = 60.0
 ONE: Final = b'{"inputs":"London","aggregation_strategy":"simple"}'
 
 
@@ -134,10 +134,21 @@ def statuses(answers: bytes) -> list[int]:
     return [int(number) for number in re.findall(rb"HTTP/1\.[01] (\d{3}) ", answers)]
 
 
-async def until(condition: Callable[[], object], what: str, *, limit_s: float = 30.0) -> None:
+async def until(condition: Callable[[], object], what: str, *, limit_s: float = PATIENCE_S) -> None:
     """Look until it is so."""
+
+    async def look() -> object:
+        return condition()
+
+    await until_told(look, what, limit_s=limit_s)
+
+
+async def until_told(
+    ask: Callable[[], Awaitable[object]], what: str, *, limit_s: float = PATIENCE_S
+) -> None:
+    """Ask until the answer is that it is so."""
     by = time.monotonic() + limit_s
-    while not condition():
+    while not await ask():
         assert time.monotonic() < by, f"waited {limit_s:g} s in vain until {what}"
         await asyncio.sleep(0.02)
 

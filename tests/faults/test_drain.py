@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import shutil
 import signal
 import socket
@@ -18,7 +19,18 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2 as health
 
-from faults.mistreated import ONE, Served, calm, post, serving, statuses, to_the_end, until
+from faults.mistreated import (
+    ONE,
+    PATIENCE_S,
+    Served,
+    calm,
+    post,
+    serving,
+    statuses,
+    to_the_end,
+    until,
+    until_told,
+)
 from nerve._proto.nerve.v1 import nerve_pb2 as pb
 
 Start = Callable[..., AbstractAsyncContextManager[Served]]
@@ -43,6 +55,11 @@ def called(served: Served) -> Any:
     return grpc.aio.insecure_channel(f"127.0.0.1:{served.ports['grpc']}")
 
 
+async def at_work(served: Served, protocol: str, count: int) -> bool:
+    """Whether so many requests are being answered; see `Served.at_work`."""
+    return await served.at_work(protocol) >= count
+
+
 async def test_what_was_accepted_is_answered(start: Start) -> None:
     """Over HTTP, on new and kept connections and with a body still on its way, and over gRPC."""
     async with (
@@ -59,8 +76,13 @@ async def test_what_was_accepted_is_answered(start: Start) -> None:
         extract = channel.unary_unary("/nerve.v1.Nerve/Extract")
         request = pb.ExtractRequest(model="slow", texts=["London"]).SerializeToString()
         calls = [asyncio.ensure_future(extract(request)) for _ in range(20)]
-        while await served.at_work("grpc") + sum(call.done() for call in calls) < len(calls):
-            pass
+
+        async def accepted() -> bool:
+            # In this order: a call that ends in between would count twice, and hide one to come.
+            done = sum(call.done() for call in calls)
+            return bool(done + await served.at_work("grpc") >= len(calls))
+
+        await until_told(accepted, "its calls have come")
         served.terminate()
         late: list[socket.socket] = []
         with contextlib.suppress(ConnectionRefusedError):  # it may have closed by now
@@ -81,14 +103,24 @@ async def test_what_was_accepted_is_answered(start: Start) -> None:
 
 
 async def test_a_load_of_requests_loses_none(start: Start) -> None:
-    """Callers that ask all the time: each request is answered, or was never accepted."""
+    """Callers that ask all the time: each request is answered, or was never accepted.
+
+    The system may complete handshakes that nobody will accept, in the instant of the end: that of one
+    caller; of more if the machine is busy with something else just then, which it is not thrice.
+    """
+    tries = [lost for _ in range(3) if len(lost := await _lost_in_the_end(start)) > 1]
+    assert len(tries) < 3, tries
+
+
+async def _lost_in_the_end(start: Start) -> list[object]:
+    """What became of requests that were not answered, by a daemon that ends under load."""
     lost: list[object] = []
-    answered = 0
+    answered = begun = 0
     async with start() as served:
         stopped = asyncio.Event()
 
         async def call(port: int) -> None:
-            nonlocal answered
+            nonlocal answered, begun
             while not stopped.is_set():
                 try:
                     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -99,22 +131,22 @@ async def test_a_load_of_requests_loses_none(start: Start) -> None:
                     told = await to_the_end_of_one(reader)
                 except (ConnectionError, asyncio.IncompleteReadError) as error:
                     lost.append((repr(error), stopped.is_set(), time.monotonic()))
+                    begun += bool(getattr(error, "partial", b""))
                     return
                 finally:
                     writer.transport.abort()
                 answered += 1
-                if statuses(told) != [200]:
-                    lost.append(told)
+                assert statuses(told) == [200], told
 
         calls = [asyncio.create_task(call(served.http)) for _ in range(8)]
-        await asyncio.sleep(0.5)
+        await until(lambda: answered > 20 or lost, "they are answered")
         served.terminate()
         assert await served.ended() == 0
         stopped.set()
         await asyncio.gather(*calls)
-    assert answered > 20
-    # The system may complete a handshake that nobody will accept, in the instant of the end.
-    assert len(lost) <= 1, lost
+    assert answered > 20, lost
+    assert begun == 0, "of an answer there was half"
+    return lost
 
 
 async def to_the_end_of_one(reader: asyncio.StreamReader) -> bytes:
@@ -127,7 +159,7 @@ async def to_the_end_of_one(reader: asyncio.StreamReader) -> bytes:
 async def test_not_ready_first_and_closed_later(start: Start) -> None:
     """Load balancers see it before it stops to answer; whoever asks is told to come back elsewhere."""
     async with (
-        start("--shutdown-delay", "3") as served,
+        start("--shutdown-delay", "6") as served,
         aiohttp.ClientSession(served.url) as http,
         called(served) as channel,
     ):
@@ -137,7 +169,7 @@ async def test_not_ready_first_and_closed_later(start: Start) -> None:
         began = time.monotonic()
         served.terminate()
         while await served.status("/readyz") == 200:
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 5
         async with http.get("/readyz") as answer:
             told = await answer.json()
         assert (told["ready"], told["reason"]) == (False, "stopping")
@@ -150,7 +182,7 @@ async def test_not_ready_first_and_closed_later(start: Start) -> None:
             assert answer.status == 200
             assert answer.headers.get("Connection") == "close"
         assert await served.ended() == 0
-        assert 3 < time.monotonic() - began < 30
+        assert 6 < time.monotonic() - began < 30
 
 
 async def test_a_second_signal_ends_it_at_once(start: Start) -> None:
@@ -171,8 +203,7 @@ async def test_what_takes_too_long_is_cut_off_and_told(repository: Path, tmp_pat
         ends = [await served.dial() for _ in range(3)]
         for _, writer in ends:
             writer.write(post("slow", ONE[:-1], "X: y").replace(b"Length: ", b"Length: 9"))
-        while await served.at_work("http") < 4:
-            pass
+        await until_told(lambda: at_work(served, "http", 4), "the bodies have begun")
         served.terminate()
         assert await served.ended() == 0
         for _, writer in ends:
@@ -196,7 +227,8 @@ async def test_clients_that_read_nothing_hold_nothing_up(start: Start) -> None:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         reader.connect(("127.0.0.1", served.http))
         reader.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 30)
-        await asyncio.sleep(0.5)
+        await until(lambda: select.select([reader], [], [], 0)[0], "the answers have begun")
+        await until_told(lambda: at_work(served, "grpc", 1), "the stream has begun")
         began = time.monotonic()
         served.terminate()
         assert await served.ended() == 0
@@ -224,8 +256,7 @@ async def test_sigterm_while_a_model_loads(repository: Path, tmp_path: Path) -> 
         await until(served.children, "its transform is tried")
         reader, writer = await served.dial()
         writer.write(post("slow"))
-        while await served.at_work("http") < 2:
-            pass
+        await until_told(lambda: at_work(served, "http", 2), "the request has come")
         began = time.monotonic()
         served.terminate()
         assert statuses(await to_the_end(reader)) == [200]
@@ -248,7 +279,7 @@ async def test_sigterm_while_it_starts(repository: Path, tmp_path: Path, after_s
         )
         await asyncio.sleep(after_s)
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(6):
+        async with asyncio.timeout(PATIENCE_S):
             assert await process.wait() in (0, -signal.SIGTERM)
         log.seek(0)
         calm(log.read())

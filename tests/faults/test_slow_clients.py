@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from faults.mistreated import ONE, Served, post, statuses, to_the_end, until
+from faults.mistreated import ONE, PATIENCE_S, Served, post, statuses, to_the_end, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -78,7 +78,7 @@ async def test_a_half_closed_connection_is_answered(served: Served) -> None:
         reader, writer = await served.dial()
         writer.write(post(model))
         writer.write_eof()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             answers = await to_the_end(reader)
         assert statuses(answers)[-1] == 200, answers
         assert set(statuses(answers)) <= {102, 200}
@@ -89,7 +89,7 @@ async def test_half_closed_in_the_middle_is_no_request(served: Served) -> None:
     reader, writer = await served.dial()
     writer.write(post()[:40])
     writer.write_eof()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         assert await to_the_end(reader) == b""
     writer.close()
 
@@ -107,8 +107,8 @@ async def test_callers_that_leave_free_their_places(served: Served, how: str) ->
             raw = writer.get_extra_info("socket")
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.close()
-    await until(lambda: served.files() <= before, "their connections are closed", limit_s=2)
-    async with asyncio.timeout(2):
+    await until(lambda: served.files() <= before, "their connections are closed")
+    async with asyncio.timeout(PATIENCE_S):
         while await served.waiting("slow"):
             await asyncio.sleep(0.02)
     after = (await served.get("/v1/models/slow"))["versions"][0]["statistics"]["rows"]
@@ -119,6 +119,6 @@ async def test_a_body_that_breaks_off(served: Served) -> None:
     reader, writer = await served.dial()
     writer.write(post(body=ONE * 100)[:-50])
     writer.write_eof()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await to_the_end(reader)
     writer.close()

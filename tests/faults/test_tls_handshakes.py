@@ -18,7 +18,17 @@ import pytest_asyncio
 import trustme
 from grpc_health.v1 import health_pb2 as health
 
-from faults.mistreated import ONE, Served, calm, post, serving, statuses, to_the_end, until
+from faults.mistreated import (
+    ONE,
+    PATIENCE_S,
+    Served,
+    calm,
+    post,
+    serving,
+    statuses,
+    to_the_end,
+    until,
+)
 from faults.test_many_connections import silent
 from nerve.security.keys import new_key
 
@@ -40,7 +50,7 @@ class Secured:
         """See `Served.tell`; a handshake first."""
         context = ssl.create_default_context()
         self.ca.configure_trust(context)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             reader, writer = await asyncio.open_connection(
                 "127.0.0.1", self.served.http, ssl=context
             )

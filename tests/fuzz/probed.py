@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 MARK: Final = "held: "
-PATIENCE_S: Final = 20.0
+PATIENCE_S: Final = 60.0
 
 
 def _counted(names: Iterable[str]) -> dict[str, int]:

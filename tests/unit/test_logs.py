@@ -268,7 +268,7 @@ def test_nobody_waits_for_whoever_reads_the_log(monkeypatch: pytest.MonkeyPatch)
     for number in range(lines):
         said(handler, f"line {number}")
     handler.flush()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # of for ever
     kept: list[int] = []
     left_out = 0
     with os.fdopen(read) as reader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -46,3 +47,65 @@ def test_ctrl_c_is_quiet(is_early: bool) -> None:
     )
     assert ended.returncode == (-signal.SIGINT if is_early else 130)
     assert (ended.stdout, ended.stderr) == (b"", b"")
+
+
+ENDING = """
+import atexit, sys, threading, time
+from nerve.starting import begin
+def thread():
+    time.sleep(0.05)
+    print("thread", end=" ")
+def command():
+    atexit.register(lambda: print("last", end=""))
+    threading.Thread(target=thread).start()
+    {ending}
+begin(lambda: command)
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "status", "told"),
+    [
+        ("pass", 0, ""),
+        ("sys.exit()", 0, ""),
+        ("sys.exit(3)", 3, ""),
+        ("sys.exit('so')", 1, "so\n"),
+        ("raise KeyboardInterrupt", 130, ""),
+        ("raise ValueError('so')", 1, "ValueError: so\n"),
+    ],
+)
+def test_nothing_is_lost_in_the_end(ending: str, status: int, told: str) -> None:
+    """Though the interpreter is not taken apart: threads are waited for, what is printed gets out."""
+    code = ENDING.format(ending=ending)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=False, timeout=60, text=True
+    )
+    assert (ended.returncode, ended.stdout) == (status, "thread last")
+    assert ended.stderr.endswith(told)
+    assert (ended.stderr == told) == ("Error" not in told)
+
+
+def test_what_cannot_be_printed_in_the_end_is_told() -> None:
+    code = "from nerve.starting import begin\nbegin(lambda: lambda: print('lost'))"
+    ended = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$0" -c "$1" >/dev/full', sys.executable, code],
+        env=os.environ | {"PYTHONUNBUFFERED": ""},
+        capture_output=True, check=False, timeout=60, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 120
+    assert ended.stderr == "Error: stdout cannot be written: No space left on device\n"
+
+
+def test_libraries_keep_what_they_were_told() -> None:
+    """Our own word comes only where nobody else's does."""
+    code = (
+        "import os\nfrom nerve.starting import begin\n"
+        "names = ('OPENBLAS_NUM_THREADS', 'PYDANTIC_DISABLE_PLUGINS')\n"
+        "begin(lambda: lambda: print(*[os.environ[name] for name in names]))"
+    )
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "3"}
+    environment.pop("PYDANTIC_DISABLE_PLUGINS", None)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, check=True, timeout=60
+    )
+    assert ended.stdout == b"3 __all__\n"

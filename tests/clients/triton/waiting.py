@@ -21,7 +21,7 @@ from clients.triton.truth import MODEL, TEXTS, Truth, read, same
 
 PATIENT: Final = "patient"
 FULL: Final[dict[str, Any]] = {"http": 503, "grpc": "UNAVAILABLE"}
-BOUND_S: Final = 20.0
+BOUND_S: Final = 60.0
 MANY: Final = 24
 
 
