@@ -135,6 +135,13 @@ class Client:
             raise StrangeAnswer(self.url, "GET /v1/models/{name} is no object")
         return model
 
+    def limits(self) -> dict[str, Any]:
+        """`limits` of GET /v1/server: of a request, whatever the model."""
+        try:
+            return dict(self._ask("GET", "/v1/server")["limits"])
+        except (KeyError, TypeError):
+            raise StrangeAnswer(self.url, "GET /v1/server has no limits") from None
+
     def index(self) -> list[dict[str, Any]]:
         """POST /v2/repository/index."""
         rows = self._ask("POST", "/v2/repository/index", {})

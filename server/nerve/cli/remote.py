@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import aiohttp
@@ -19,6 +19,7 @@ from nerve.cli.client import NOBODY, Client
 from nerve.cli.drive import RequestFailed
 from nerve.cli.https import Identity
 from nerve.errors import NerveError
+from nerve.frontend.http.dialect import TRUNCATED_HEADER
 from nerve.types import EngineStatistics
 
 
@@ -35,21 +36,52 @@ class NotAnswering(NerveError):
         return f"no version of model {self.name!r} is READY: {self.detail}"
 
 
+class Answer(NamedTuple):
+    """What a server answered, whatever it is.
+
+    `retry_after` is that header, or None; `truncated` how many texts were cut.
+    """
+
+    status: int
+    content: bytes
+    retry_after: str | None = None
+    truncated: int = 0
+
+
 class RemoteTarget:
     """`nerve.cli.drive.Target` on a server's POST …/predict_tokens."""
 
-    def __init__(self, http: aiohttp.ClientSession, client: Client, name: str) -> None:
+    def __init__(
+        self,
+        http: aiohttp.ClientSession,
+        client: Client,
+        name: str,
+        *,
+        version: str | None = None,
+    ) -> None:
+        """`version` None leaves it to the server."""
         self._http, self._client, self._name = http, client, name
-        self._url = f"{client.url}/v1/models/{quote(name, safe='')}/predict_tokens"
+        place = quote(name, safe="") + ("" if version is None else f"/versions/{version}")
+        self._url = f"{client.url}/v1/models/{place}/predict_tokens"
 
     async def send(self, texts: Sequence[str]) -> None:
         """See `Target.send`; entities are asked for."""
-        body = orjson.dumps({"inputs": texts, "aggregation_strategy": "max"})
+        answer = await self.ask({"inputs": texts, "aggregation_strategy": "max"})
+        if answer.status != 200:
+            raise refused(answer)
+
+    async def ask(self, request: Mapping[str, object]) -> Answer:
+        """Whatever is answered to a request. Raises RequestFailed: nothing is."""
         headers = {"Content-Type": "application/json"}
         try:
-            async with self._http.post(self._url, data=body, headers=headers) as response:
+            async with self._http.post(
+                self._url, data=orjson.dumps(request), headers=headers
+            ) as response:
                 content = await response.read()
-                status = response.status
+                retry_after = response.headers.get("Retry-After")
+                truncated = response.headers.get(TRUNCATED_HEADER, "")
+                cut = int(truncated) if truncated.isdecimal() else 0
+                return Answer(response.status, content, retry_after, cut)
         except TimeoutError:
             raise RequestFailed("timeout", "no answer in time") from None
         except aiohttp.ClientConnectorError as error:
@@ -57,8 +89,6 @@ class RemoteTarget:
         except aiohttp.ClientError as error:
             detail = str(error) or type(error).__name__
             raise RequestFailed("connection lost", detail) from None
-        if status != 200:
-            raise _refused(status, content)
 
     async def statistics(self) -> EngineStatistics | None:
         """See `Target.statistics`: of all its versions that are loaded."""
@@ -68,13 +98,14 @@ class RemoteTarget:
             return None
 
 
-def _refused(status: int, content: bytes) -> RequestFailed:
+def refused(answer: Answer) -> RequestFailed:
+    """A refusal in the server's own words. Pure."""
     try:
-        told = orjson.loads(content)
+        told = orjson.loads(answer.content)
         kind, message = str(told["error_type"]), str(told["error"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        kind, message = "", content[:200].decode("utf-8", "replace")
-    return RequestFailed(f"{status} {kind}".rstrip(), message)
+        kind, message = "", answer.content[:200].decode("utf-8", "replace")
+    return RequestFailed(f"{answer.status} {kind}".rstrip(), message)
 
 
 def totals(model: Mapping[str, Any]) -> EngineStatistics | None:
@@ -97,9 +128,17 @@ def totals(model: Mapping[str, Any]) -> EngineStatistics | None:
 
 @asynccontextmanager
 async def open_remote(
-    url: str, name: str, *, timeout_s: float, connections: int, identity: Identity = NOBODY
+    url: str,
+    name: str,
+    *,
+    timeout_s: float,
+    connections: int,
+    identity: Identity = NOBODY,
+    version: str | None = None,
 ) -> AsyncIterator[RemoteTarget]:
     """A model of the server at `url`, which is asked first whether it has it.
+
+    With `version` only that version answers.
 
     Raises:
         InvalidField: a file for TLS cannot be used.
@@ -117,4 +156,4 @@ async def open_remote(
         timeout=aiohttp.ClientTimeout(total=timeout_s),
         headers=client.credentials,
     ) as http:
-        yield RemoteTarget(http, client, name)
+        yield RemoteTarget(http, client, name, version=version)

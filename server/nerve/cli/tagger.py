@@ -13,7 +13,7 @@ from nerve.engine.session import require_runtime
 from nerve.errors import InvalidField, LoadFailed, NoDefaultModel
 from nerve.frontend.http.encoderfile import result
 from nerve.service.inference import Call, InferenceService, SpanRequest
-from nerve.types import OffsetUnit, Strategy
+from nerve.types import OffsetUnit, Span, Strategy
 
 
 class Tagger:
@@ -42,23 +42,29 @@ class Tagger:
             self._call(texts), SpanRequest(texts, default_strategy=Strategy.MAX)
         )
         self.truncated += answer.statistics.truncated_texts
-        return [
-            [
-                {
-                    "text": span.text,
-                    "label": span.label,
-                    "start": span.start,
-                    "end": span.end,
-                    "score": span.score,
-                }
-                for span in spans
-            ]
-            for spans in answer.spans
-        ]
+        return [[entity(span) for span in spans] for spans in answer.spans]
+
+
+def entity(span: Span) -> dict[str, Any]:
+    """As JSON has it; the score is still numpy's."""
+    return {
+        "text": span.text,
+        "label": span.label,
+        "start": span.start,
+        "end": span.end,
+        "score": span.score,
+    }
 
 
 @asynccontextmanager
 async def open_tagger(config: ServerConfig) -> AsyncIterator[Tagger]:
+    """A tagger on the only model of `open_app`. Raises as that."""
+    async with open_app(config) as app:
+        yield Tagger(app.inference)
+
+
+@asynccontextmanager
+async def open_app(config: ServerConfig) -> AsyncIterator[App]:
     """Load the default model of `config`, or the only one, and nothing else.
 
     Raises:
@@ -79,6 +85,6 @@ async def open_tagger(config: ServerConfig) -> AsyncIterator[Tagger]:
             raise InvalidField("--model", f"name one of the models: {several}") from error
         with suppress(LoadFailed):  # an older version may answer; else its own error tells
             await app.sync.load(name)
-        yield Tagger(app.inference)
+        yield app
     finally:
         await app.stop()
