@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -11,23 +12,26 @@ from prometheus_client import CollectorRegistry
 
 from nerve.access_log import AccessLog
 from nerve.config.server import ServerConfig
+from nerve.doors import Doors
 from nerve.engine.session import require_runtime
 from nerve.errors import LoadFailed
 from nerve.exchange import Exchanges
 from nerve.frontend.admission import Admission
 from nerve.frontend.guard import Anyone
+from nerve.frontend.http.about import About
 from nerve.frontend.http.application import QUICK, build_app
+from nerve.frontend.http.asynchronous.dialect import AsyncDialect
 from nerve.frontend.http.baseten import BasetenDialect
 from nerve.frontend.http.bei import BeiDialect
 from nerve.frontend.http.browsers import Browsers
 from nerve.frontend.http.dialect import Dialect
 from nerve.frontend.http.encoderfile import EncoderfileDialect
 from nerve.frontend.http.mcp import McpDialect
-from nerve.frontend.http.metrics import MetricsServer, Probes
+from nerve.frontend.http.metrics import Probes
 from nerve.frontend.http.native import NativeDialect
 from nerve.frontend.http.openapi import build_document
 from nerve.frontend.http.openinference.dialect import OpenInferenceDialect
-from nerve.frontend.http.server import HttpServer
+from nerve.frontend.http.playground import PlaygroundDialect
 from nerve.frontend.mcp import new_server
 from nerve.frontend.v2.infer import Inferrer
 from nerve.frontend.v2.settings import Settings
@@ -46,6 +50,7 @@ from nerve.tracing import new_tracing
 
 if TYPE_CHECKING:
     from nerve.frontend.grpc.server import GrpcServer
+    from nerve.jobs.service import JobService
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +77,6 @@ class App:
         """
         self._config, self._announce = config, announce
         self._unsaid: list[str] | None = [] if load_first else None
-        self._http_name = "MCP" if only_mcp else "HTTP"
         self.registry = CollectorRegistry(auto_describe=True)
         self._metrics = metrics = Metrics(self.registry, compat=config.metrics_compat)
         self._tracing = new_tracing(config) if config.enable_otel else None
@@ -114,6 +118,7 @@ class App:
             if config.enable_mcp
             else None
         )
+        self._jobs = None if only_mcp else self._new_jobs()
         self._probes = Probes(control, metrics.exposition)
         self._mcp_dialect = McpDialect(self.mcp.app, config) if self.mcp else None
         dialects: list[Dialect] = [
@@ -122,29 +127,44 @@ class App:
             NativeDialect(
                 control,
                 self._probes,
+                About(
+                    config,
+                    metrics.exposition,
+                    keys=self._security.guard is not None,
+                    grpc_port=lambda: self._doors.grpc_port,
+                ),
                 describe=lambda: build_document(dialects, keyed=self._security.guard is not None),
                 metrics_port=config.metrics_port,
             ),
         ]
         self.http_app = build_app(dialects, self._exchanges, self._guard, Browsers(config))
         self.http_app[QUICK].count = self.inference.statistics.again
-        self.catalog.on_change(self._tell_health)
-        self.catalog.on_change(self._tell_serving)
         metrics.ask(
             ready=lambda: control.ready,
-            connections=lambda: 0 if self._http is None else self._http.connections,
+            connections=lambda: self._doors.connections,
             totals=lambda: self.inference.statistics.versions(None, None),
         )
-        self._http: HttpServer | None = None
-        self._metrics_http: MetricsServer | None = None
-        self._grpc: GrpcServer | None = None
+        self._doors = Doors(
+            config,
+            http_app=self.http_app,
+            http_name="MCP" if only_mcp else "HTTP",
+            probes=self._probes,
+            new_grpc=self._grpc_server,
+            announce=announce,
+        )
+        self.catalog.on_change(self._doors.tell_health)
+        self.catalog.on_change(self._tell_serving)
 
     def _inference_dialects(self, control: ControlService) -> list[Dialect]:
         config = self._config
+        encoderfile = EncoderfileDialect(self.inference, config)
+        page = not (config.disable_playground or config.disable_http)
         return [
+            AsyncDialect(self._jobs, self.inference, config),  # what ends alike is Baseten's
             BasetenDialect(self.inference, config),
             BeiDialect(TokenizationService(self.catalog, config=config), control, config),
-            EncoderfileDialect(self.inference, config),
+            encoderfile,
+            *([PlaygroundDialect(encoderfile)] if page else []),
             OpenInferenceDialect(
                 self.inference,
                 control,
@@ -154,11 +174,20 @@ class App:
             ),
         ]
 
+    def _new_jobs(self) -> JobService | None:
+        if self._config.async_store is None:
+            return None
+        # Imported here: a server without async inference starts faster without it.
+        from nerve.frontend.http.asynchronous.work import new_jobs  # noqa: PLC0415
+
+        return new_jobs(self.inference, self._config, self._exchanges, self._metrics.jobs)
+
     async def start(self) -> dict[str, int]:
         """Listen, then load every model; or the other way round. Returns the ports.
 
         Raises:
-            RuntimeMissing, AddressUnavailable, RepositoryInvalid: the server cannot run at all.
+            RuntimeMissing, AddressUnavailable, RepositoryInvalid, StoreUnavailable: the server cannot
+                run at all.
         """
         self._metrics.start()
         if self._tracing is not None:
@@ -168,6 +197,8 @@ class App:
         # Before the first request can come: a model that is still to be loaded is no unknown one.
         await self.sync.find()
         self._security.start()
+        if self._jobs is not None:  # what was accepted before waits for its model
+            await self._jobs.start()
         lines, ports = self._unsaid, {}
         if lines is None:
             ports = await self._listen()
@@ -186,26 +217,10 @@ class App:
         (self._announce if self._unsaid is None else self._unsaid.append)(line)
 
     async def _listen(self) -> dict[str, int]:
-        config, ports, tls = self._config, {}, self._security.tls
-        how = "" if tls is None else ", with TLS"
-        if not config.disable_http:
-            if self.mcp is not None:
-                await self.mcp.start()
-            self._http = HttpServer(self.http_app, config, None if tls is None else tls.context)
-            port = await self._http.start(config.http_hostname, config.http_port)
-            ports[self._http_name.lower()] = port
-            name = self._http_name
-            self._announce(f"Starting {name} server on {config.http_hostname}:{port}{how}")
-        if config.metrics_port is not None:
-            self._metrics_http = MetricsServer(self._probes, config)
-            port = await self._metrics_http.start(config.metrics_hostname, config.metrics_port)
-            ports["metrics"] = port
-            self._announce(f"Starting metrics server on {config.metrics_hostname}:{port}")
-        if not config.disable_grpc:
-            self._grpc = self._grpc_server()
-            port = await self._grpc.start(config.grpc_hostname, config.grpc_port)
-            ports["grpc"] = port
-            self._announce(f"Starting gRPC server on {config.grpc_hostname}:{port}{how}")
+        if self.mcp is not None and not self._config.disable_http:
+            await self.mcp.start()
+        tls = self._security.tls
+        ports = await self._doors.open(tls)
         if self._security.guard is None and tls is None:
             log.info("whoever can reach the ports may ask: there are no API keys and no TLS")
         return ports
@@ -230,11 +245,6 @@ class App:
         self._metrics.serving.tell(
             [(copy.served, copy.config.optimization.precision or "as_it_is") for copy in copies]
         )
-
-    def _tell_health(self) -> None:
-        """Have gRPC's health service look again."""
-        if self._grpc is not None:
-            self._grpc.tell_change()
 
     def _grpc_server(self) -> GrpcServer:
         # Imported here: a server without gRPC starts faster without it.
@@ -263,9 +273,7 @@ class App:
     def drain(self) -> None:
         """Say that the server wants no more; it still answers."""
         self._control.draining = True
-        self._tell_health()
-        if self._http is not None:
-            self._http.drain()
+        self._doors.drain()
 
     async def stop(self) -> int:
         """Stop accepting, finish what is in flight, free the models.
@@ -273,21 +281,22 @@ class App:
         Returns:
             Requests that were cut off, as they took too long.
         """
+        until = time.monotonic() + self._config.shutdown_timeout_s
         self.drain()
-        servers = [server for server in (self._http, self._grpc) if server is not None]
         if self._mcp_dialect is not None:
             self._mcp_dialect.drain()
         # A load in progress ends when it can; who waits for an answer does not wait for that.
         loads = asyncio.gather(self.sync.aclose(), self._security.aclose())
-        cut_off = sum(await asyncio.gather(*(server.stop() for server in servers)))
+        cut_off = await self._doors.close()
+        if self._jobs is not None:  # after HTTP: who asks is answered to the last
+            await self._jobs.aclose(max(0.0, until - time.monotonic()))
         await loads
         if self.mcp is not None:
             await self.mcp.aclose()
         await self.inference.aclose()
         await self.manager.aclose()
         await self._loader.aclose()
-        if self._metrics_http is not None:  # to the last, to see it go
-            await self._metrics_http.stop()
+        await self._doors.close_metrics()
         await self._metrics.aclose()
         if self._tracing is not None:
             await self._tracing.aclose()

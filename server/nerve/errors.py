@@ -3,19 +3,21 @@
 NerveError
 ├── InvalidRequest        the caller's fault: MalformedBody, MalformedMessage, InvalidField, EmptyInput,
 │                         TooManyInputs, TextTooLong, UnsupportedMediaType, UnsupportedEncoding,
-│                         BodyTooLarge, MessageTooLarge, BodyTimeout
+│                         BodyTooLarge, AsyncBodyTooLarge, MessageTooLarge, BodyTimeout
 ├── ModelUnavailable      ModelNotFound, VersionNotFound, NoDefaultModel, ModelNotReady, ModelUnloaded,
 │                         TransformDown
 ├── ControlFault          ModelControlDisabled, LogControlDisabled, LoadFailed
 ├── Refused               Unauthenticated, AccessDenied: by the guard; ForeignOrigin
-├── Overloaded            QueueFull, WaitTooLong, ServerBusy, RateLimited
+├── Overloaded            QueueFull, WaitTooLong, ServerBusy, RateLimited, AsyncQueueFull
+├── AsyncRequestFault     AsyncRequestNotFound, AsyncResultMissing: of one that was accepted before
 ├── ServerStopping        it answers nothing more on this connection
 ├── DeadlineExceeded      the answer did not come in time
 ├── Unsupported           the protocol has it, this server does not
-├── ServerFault           TokenizationFailed, InferenceFailed, NonFiniteScores, TransformFailed
+├── ServerFault           TokenizationFailed, InferenceFailed, NonFiniteScores, TransformFailed,
+│   │                     StoreFailed
 │   └── TransformFailed   TransformResult, TransformLimit
 └── SetupError            ConfigInvalid, ModelLoadFailed, RuntimeMissing, RepositoryInvalid,
-                          AddressUnavailable, TlsInvalid
+                          AddressUnavailable, TlsInvalid, StoreUnavailable
 """
 
 from __future__ import annotations
@@ -172,6 +174,22 @@ class BodyTooLarge(InvalidRequest):
 
     def __str__(self) -> str:
         return f"length limit exceeded: the {self.part} is over {self.limit_bytes} bytes"
+
+
+class AsyncBodyTooLarge(InvalidRequest):
+    """A request that is answered later is over its limit."""
+
+    reason = "async_body_too_large"
+
+    def __init__(self, given_bytes: int, limit_bytes: int) -> None:
+        super().__init__(given_bytes, limit_bytes)
+        self.given_bytes, self.limit_bytes = given_bytes, limit_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"payload size of {self.given_bytes} bytes exceeds maximum size of "
+            f"{self.limit_bytes} bytes"
+        )
 
 
 class MessageTooLarge(InvalidRequest):
@@ -427,6 +445,56 @@ class RateLimited(Overloaded):
         )
 
 
+class AsyncQueueFull(Overloaded):
+    """As many requests that are answered later are kept as may be: `what`, of which `limit`."""
+
+    reason = "async_queue_full"
+
+    def __init__(self, what: str, limit: int, wait_s: float = 0.0) -> None:
+        super().__init__(what, limit, wait_s)
+        self.what, self.limit, self.wait_s = what, limit, wait_s
+
+    def __str__(self) -> str:
+        wait = f"; there may be room in {self.wait_s:.1f} s" if self.wait_s else ""
+        return f"the server keeps {self.limit} {self.what} already, which is its limit{wait}"
+
+
+class AsyncRequestFault(NerveError):
+    """A request that is answered later cannot be told of."""
+
+    reason = "async_request"
+
+
+class AsyncRequestNotFound(AsyncRequestFault):
+    """There is none of that id: never, not any more, or of another key."""
+
+    reason = "async_request_not_found"
+
+    def __init__(self, request_id: str, retention_s: float) -> None:
+        super().__init__(request_id, retention_s)
+        self.request_id, self.retention_s = request_id, retention_s
+
+    def __str__(self) -> str:
+        return (
+            f"there is no async request {shown(self.request_id)}; they are kept for "
+            f"{self.retention_s:g} s after they have ended"
+        )
+
+
+class AsyncResultMissing(AsyncRequestFault):
+    """The request has no result: not yet, or it ended without one."""
+
+    reason = "async_result_missing"
+
+    def __init__(self, request_id: str, status: str, detail: str = "") -> None:
+        super().__init__(request_id, status, detail)
+        self.request_id, self.status, self.detail = request_id, status, detail
+
+    def __str__(self) -> str:
+        cause = f": {self.detail}" if self.detail else ""
+        return f"async request {shown(self.request_id)} is {self.status}{cause}"
+
+
 class Refused(NerveError):
     """Whoever asks may not."""
 
@@ -513,6 +581,19 @@ class ServerFault(NerveError):
     """Something broke on our side; the request was fine as far as we can tell."""
 
     reason = "internal"
+
+
+class StoreFailed(ServerFault):
+    """What keeps requests that are answered later could not be read or written."""
+
+    reason = "store_failed"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"the store of async requests failed: {self.detail}"
 
 
 class TokenizationFailed(ServerFault):
@@ -691,3 +772,17 @@ class TlsInvalid(SetupError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.detail}"
+
+
+class StoreUnavailable(SetupError):
+    """Requests that are answered later cannot be kept where the server was told to; `where` without a
+    password."""
+
+    reason = "store_unavailable"
+
+    def __init__(self, where: str, detail: str) -> None:
+        super().__init__(where, detail)
+        self.where, self.detail = where, detail
+
+    def __str__(self) -> str:
+        return f"--async-store {self.where}: {self.detail}"

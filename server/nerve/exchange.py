@@ -57,8 +57,9 @@ class Stage(NamedTuple):
 class Exchange:
     """One request and its answer.
 
-    `protocol` is http, grpc or mcp; `method` that of HTTP or "", `route` a template of ours (never
-    what the client wrote) or gRPC's /package.Service/Method; `dialect` as in the metrics.
+    `protocol` is http, grpc or mcp, or async: work on what was accepted before; `method` that of HTTP
+    or "", `route` a template of ours (never what the client wrote) or gRPC's /package.Service/Method;
+    `dialect` as in the metrics.
     """
 
     protocol: str

@@ -174,7 +174,7 @@ async def test_reflection(http: Client) -> None:
     assert found[REFLECTIONS[0]] == [
         "ServerReflectionInfo(grpc.reflection.v1.ServerReflectionRequest)"
     ]
-    served = {each.name for each in http.server.app._grpc._services}  # type: ignore[union-attr]
+    served = {each.name for each in http.server.app._doors._grpc._services}  # type: ignore[union-attr]
     assert set(found) == served
 
 

@@ -39,7 +39,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Itera
     """One model of each kind that has metrics of its own."""
     from api.conftest import Repository  # noqa: PLC0415  for typing only above
 
-    repository = Repository(tmp_path_factory.mktemp("metrics"), tiny_models)
+    folder = tmp_path_factory.mktemp("metrics")
+    repository = Repository(folder / "models", tiny_models)
     repository.add_rule("rule")
     repository.add_rule("scripted")
     repository.configure("scripted", {"transform": MOODY})
@@ -50,6 +51,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Itera
     repository.configure("shadowed", shadow)
     repository.add_picky("picky")
     more = {"enable_mcp": True, "metrics_compat": "triton,tei", "default_model": "rule"}
+    more["async_store"] = str(folder / "jobs.db")
     with in_thread(settings(repository.path, **LISTENING, **more)) as server:
         yield server
 
@@ -195,6 +197,7 @@ async def test_what_a_client_makes_up_makes_no_series(http: Client) -> None:
         await http.send("POST", "/v2/models/made-up/infer", data=b'{"inputs": []}')
 
     await ask()  # statuses come up for the first time
+    await page(http)  # so does that of the page
     before, _ = await page(http)
     await http.predict(["people"], model="made-up-2")
     await http.get("/made/up/2")

@@ -207,9 +207,9 @@ async def test_where_no_server_is(examples: Path, bundled_daemon: Daemon) -> Non
 
 
 async def test_every_example_is_run(examples: Path) -> None:
-    """A new one is to get a test; entities.py has one in tests/e2e/test_readme.py."""
+    """A new one is to get a test; entities.py has one in tests/e2e, async.py in tests/async."""
     there = {file.name for file in examples.iterdir() if file.is_file()}
     assert there == {
-        "baseten.py", "curl.sh", "entities.py", "grpcurl.sh", "nerve_python.py",
+        "async.py", "baseten.py", "curl.sh", "entities.py", "grpcurl.sh", "nerve_python.py",
         "tritonclient_grpc.py", "tritonclient_http.py", "tritonclient_stream.py",
     }  # fmt: skip

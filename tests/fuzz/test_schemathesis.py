@@ -83,7 +83,7 @@ async def schemathesis(daemon: Fuzzed, folder: Path) -> tuple[dict[str, Any], st
 
 async def test_every_operation_answers_as_documented(tmp_path: Path) -> None:
     """No answer that the document does not tell of, no 5xx but 503, nothing unhandled in the log."""
-    async with fuzzed(tmp_path) as daemon:
+    async with fuzzed(tmp_path, "--async-store", str(tmp_path / "jobs.db")) as daemon:
         report, shown = await schemathesis(daemon, tmp_path)
         assert daemon.wild_lines() == []
     assert not report["failures"], shown

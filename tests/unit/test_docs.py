@@ -77,7 +77,8 @@ def test_no_documented_hash_is_taken(root: Path) -> None:
     """Whoever starts from a sample of a file of keys must put a hash of their own in."""
     pages = [*root.glob("*.md"), *root.glob("docs/**/*"), *root.glob("deploy/**/*")]
     pages += root.glob("clients/*/*.md")
-    texts = [page.read_text(encoding="utf-8") for page in pages if page.is_file()]
+    written = [page for page in pages if page.is_file() and page.suffix != ".png"]
+    texts = [page.read_text(encoding="utf-8") for page in written]
     samples = [
         found for text in texts for found in re.findall(r"^\s*(?:- )?sha256: *(.*)$", text, re.M)
     ]

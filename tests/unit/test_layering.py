@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "golden_texts": set(),
     "golden": {"config", "golden_texts"},
     "caching": {"config", "metrics"},
+    "jobs": {"config", "metrics"},
     "conversion": {"config", "engine"},
     "proof": {"config", "engine"},
     "security": {"config", "metrics"},
@@ -39,11 +40,11 @@ ALLOWED: dict[str, set[str]] = {
     "importing": {"config", "repository", "_proto"},
     "building": {"importing", "_proto"},
     "service": {"repository", "config", "metrics"},
-    "frontend": {"service", "config", "metrics", "logs", "_proto"},
+    "frontend": {"service", "jobs", "config", "metrics", "logs", "_proto"},
     "_proto": set(),
 }
 """What an area may import besides FREE. `app`, `cli` and `__main__` import all."""
-TOP = {"app", "loading", "daemon", "cli", "__main__", "__init__"}
+TOP = {"app", "doors", "loading", "daemon", "cli", "__main__", "__init__"}
 HOMES: dict[str, str | tuple[str, ...]] = {
     "onnxruntime": "engine/session.py",
     "onnx": "engine/precision/",
@@ -51,7 +52,11 @@ HOMES: dict[str, str | tuple[str, ...]] = {
     "lupa": "pipeline/transform.py",
     "opentelemetry": "tracing/",
     "watchfiles": "repository/watcher.py",
-    "aiohttp": ("frontend/http/", "cli/remote.py"),
+    "aiohttp": ("frontend/http/", "doors.py", "cli/remote.py", "jobs/webhook.py"),
+    "sqlite3": "jobs/sqlite.py",
+    "psycopg": "jobs/postgres.py",
+    "psycopg_pool": "jobs/postgres.py",
+    "pyarrow": "cli/bulk/",
     "ruamel": "cli/config_file.py",
     "grpc": "frontend/grpc/",
     "mcp": "frontend/mcp/",

@@ -14,6 +14,7 @@ from pydantic import model_validator
 
 from nerve.config.problems import parse_yaml, validate
 from nerve.config.settings.answers import AnswerSettings
+from nerve.config.settings.asynchronous import AsyncSettings
 from nerve.config.settings.limits import LimitSettings
 from nerve.config.settings.listening import ListenSettings
 from nerve.config.settings.observing import ObserveSettings
@@ -49,6 +50,7 @@ _ANY_ADDRESS: Final = ("", "0.0.0.0", "::")  # noqa: S104  what is said, not wha
 class ServerConfig(
     ObserveSettings,
     LimitSettings,
+    AsyncSettings,
     AnswerSettings,
     McpSettings,
     SecuritySettings,
@@ -97,6 +99,9 @@ class ServerConfig(
             "metrics_hostname": "metrics_port",
             "graph_cache_bytes": "graph_cache",
             "proof_memory_bytes": "prove_models",
+        }
+        needs |= {
+            name: "async_store" for name in AsyncSettings.model_fields if name != "async_store"
         }
         given = {name for name in self.model_fields_set if getattr(self, name) is not None}
         return [

@@ -37,6 +37,7 @@ TABLE: Final[dict[type[errors.NerveError], Outcome]] = {
     errors.UnsupportedMediaType: Outcome(415, "INVALID_ARGUMENT", 415, "Validation", 415),
     errors.UnsupportedEncoding: Outcome(415, "INVALID_ARGUMENT", 415, "Validation", 415),
     errors.BodyTooLarge: Outcome(413, "RESOURCE_EXHAUSTED", 413, "Validation", 413),
+    errors.AsyncBodyTooLarge: Outcome(413, "RESOURCE_EXHAUSTED", 413, "Validation", 413),
     errors.MessageTooLarge: Outcome(413, "OUT_OF_RANGE", 413, "Validation", 413),
     errors.BodyTimeout: Outcome(408, "DEADLINE_EXCEEDED", 408, "Validation", 408),
     errors.ModelUnavailable: Outcome(503, "UNAVAILABLE", 503, "Unhealthy", 503),
@@ -59,6 +60,16 @@ TABLE: Final[dict[type[errors.NerveError], Outcome]] = {
     errors.WaitTooLong: Outcome(503, "RESOURCE_EXHAUSTED", 429, "Overloaded", 503, "UNAVAILABLE"),
     errors.ServerBusy: Outcome(503, "RESOURCE_EXHAUSTED", 429, "Overloaded", 503, "UNAVAILABLE"),
     errors.RateLimited: Outcome(429, "RESOURCE_EXHAUSTED", 429, "Overloaded", 503, "UNAVAILABLE"),
+    errors.AsyncQueueFull: Outcome(
+        503, "RESOURCE_EXHAUSTED", 429, "Overloaded", 503, "UNAVAILABLE"
+    ),
+    errors.AsyncRequestFault: Outcome(
+        409, "FAILED_PRECONDITION", 409, "Validation", 409, "INVALID_ARGUMENT"
+    ),
+    errors.AsyncRequestNotFound: Outcome(404, "NOT_FOUND", 404, "Validation", 404),
+    errors.AsyncResultMissing: Outcome(
+        409, "FAILED_PRECONDITION", 409, "Validation", 409, "INVALID_ARGUMENT"
+    ),
     errors.Refused: Outcome(403, "PERMISSION_DENIED", 403, "Validation", 403),
     errors.Unauthenticated: Outcome(401, "UNAUTHENTICATED", 401, "Validation", 401),
     errors.AccessDenied: Outcome(403, "PERMISSION_DENIED", 403, "Validation", 403),
@@ -67,6 +78,7 @@ TABLE: Final[dict[type[errors.NerveError], Outcome]] = {
     errors.DeadlineExceeded: Outcome(504, "DEADLINE_EXCEEDED", 504, "Backend", 503, "UNAVAILABLE"),
     errors.Unsupported: Outcome(501, "UNIMPLEMENTED", 501, "Validation", 501),
     errors.ServerFault: Outcome(500, "INTERNAL", 500, "Backend", 500),
+    errors.StoreFailed: Outcome(500, "INTERNAL", 500, "Backend", 500),
     errors.TokenizationFailed: Outcome(500, "INTERNAL", 422, "Tokenizer", 500),
     errors.InferenceFailed: Outcome(500, "INTERNAL", 424, "Backend", 500),
     errors.NonFiniteScores: Outcome(500, "INTERNAL", 500, "Backend", 500),

@@ -12,6 +12,7 @@ from nerve.metrics.copies import Copies
 from nerve.metrics.engine import EngineMetrics
 from nerve.metrics.exposition import Exposition
 from nerve.metrics.gpu import register_gpus
+from nerve.metrics.jobs import JobMetrics
 from nerve.metrics.process import LoopLag, register_process
 from nerve.metrics.repository import RepositoryMetrics
 from nerve.metrics.requests import RequestMetrics
@@ -29,6 +30,7 @@ class Metrics:
         self.requests = RequestMetrics(registry, copies)
         self.engines = EngineMetrics(registry, copies)
         self.caches = CacheMetrics(registry)
+        self.jobs = JobMetrics(registry)
         self.repository = RepositoryMetrics(registry)
         self.serving = ServingMetrics(registry)
         self.exposition = Exposition(registry)

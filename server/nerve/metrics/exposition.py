@@ -1,16 +1,17 @@
-"""The page that Prometheus reads."""
+"""The page that Prometheus reads, and the same as JSON."""
 
 from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
 from nerve.metrics.bare import typed
+from nerve.metrics.families import Families
 
 GZIP_BYTES = 1024
 """Smaller pages are not worth it."""
@@ -28,7 +29,7 @@ class Exposition:
     """Makes the page, in the format that the client takes: Prometheus' text, or OpenMetrics."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
+        self._registry, self._families = registry, Families(registry)
         self._before: list[Callable[[], None]] = []
         self._one = asyncio.Lock()  # however many ask
         # The client library's: a second series for each, telling when it began, in every process.
@@ -45,6 +46,17 @@ class Exposition:
             for prepare in self._before:
                 prepare()
             return await asyncio.to_thread(self._make, accept, accepts_gzip(accept_encoding))
+
+    async def families(self, names: Sequence[str]) -> list[dict[str, object]]:
+        """Those of these names, or all: see `Families.collect`. Made in a thread, too.
+
+        Raises:
+            InvalidField: there is none of a name.
+        """
+        async with self._one:
+            for prepare in self._before:
+                prepare()
+            return await asyncio.to_thread(self._families.collect, names)
 
     def _make(self, accept: str, wants_gzip: bool) -> Page:
         encode, content_type = choose_encoder(accept)

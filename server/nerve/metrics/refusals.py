@@ -16,6 +16,7 @@ _ROOTS: Final = (
     errors.TooManyInputs,
     errors.TextTooLong,
     errors.BodyTooLarge,
+    errors.AsyncBodyTooLarge,
     errors.MessageTooLarge,
     errors.BodyTimeout,
 )

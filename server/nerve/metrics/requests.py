@@ -16,7 +16,7 @@ from nerve.metrics.entities import EntityMetrics
 from nerve.metrics.refusals import REASONS
 from nerve.metrics.versions import CANCELLED, VersionMetrics
 
-PROTOCOLS: Final = ("http", "grpc", "mcp")
+PROTOCOLS: Final = ("async", "grpc", "http", "mcp")
 
 
 class RequestMetrics:

@@ -29,7 +29,9 @@ _ROUTES: Final = "/predict_tokens"
 """End of the routes for inference that are that server's own."""
 _ELSEWHERE: Final = ("not_served", "method_not_allowed")
 _ERRORS: Final = {"too_many_inputs": "batch_size", "tokenization_failed": "tokenization"}
-_OVERLOADED: Final = frozenset({"queue_full", "wait_too_long", "server_busy", "rate_limited"})
+_OVERLOADED: Final = frozenset(
+    {"queue_full", "wait_too_long", "server_busy", "rate_limited", "async_queue_full"}
+)
 _INFERENCE: Final = frozenset({
     "internal", "inference_failed", "non_finite_scores", "transform_failed", "transform_result",
     "transform_limit", "deadline_exceeded",

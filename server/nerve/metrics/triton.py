@@ -20,7 +20,7 @@ from nerve.types import EngineStatistics
 
 _BACKEND: Final = frozenset(
     {"internal", "tokenization_failed", "inference_failed", "non_finite_scores",
-     "transform_failed", "transform_result", "transform_limit", "transform_down"}
+     "transform_failed", "transform_result", "transform_limit", "transform_down", "store_failed"}
 )  # fmt: skip
 _REJECTED: Final = frozenset({"queue_full", "wait_too_long", "server_busy", "deadline_exceeded"})
 REASONS: Final = ("REJECTED", "CANCELED", "BACKEND", "OTHER")

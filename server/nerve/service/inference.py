@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from nerve.config.server import ServerConfig
-from nerve.errors import EmptyInput, TooManyInputs
+from nerve.errors import EmptyInput, ModelNotReady, TooManyInputs
 from nerve.metrics.entities import Found, in_spans, in_tags
 from nerve.metrics.requests import RequestMetrics
 from nerve.offload import offload
 from nerve.repository.catalog import Catalog
+from nerve.repository.lifecycle import State
 from nerve.service.filtering import TAKE_ALL, SpanFilter
 from nerve.service.shadow import COPY_PRIORITY, ShadowRunner
 from nerve.service.statistics import RequestStatistics
@@ -87,6 +88,36 @@ class InferenceService:
     def require(self, model: str | None, version: str | None) -> None:
         """See that a version would answer. Raises what `Catalog.lease` raises."""
         self._catalog.current(model, version)
+
+    def accept(self, call: Call, request: SpanRequest) -> str:
+        """The name of the model of a request that can be answered later: now, or when that is loaded.
+
+        Raises:
+            EmptyInput, TooManyInputs, InvalidField: what `spans` would refuse.
+            ModelNotFound, NoDefaultModel, VersionNotFound; ModelNotReady: and it is not LOADING.
+        """
+        check_texts(request.texts, call.max_texts)
+        name = self._catalog.model(call.model).name
+        try:
+            info = self._catalog.current(name, call.version).served.info
+        except ModelNotReady as error:
+            if error.state != State.LOADING.value:
+                raise
+        else:
+            self._options(request, info)
+        return name
+
+    def default(self, model: str | None) -> tuple[str, str]:
+        """Name of the model that is meant, and of its version that would answer, "" if none would.
+
+        Raises:
+            ModelNotFound, NoDefaultModel.
+        """
+        name = self._catalog.model(model).name
+        try:
+            return name, str(self._catalog.current(name, None).served.info.version)
+        except ModelNotReady:
+            return name, ""
 
     def info(self, model: str | None, version: str | None) -> ModelInfo:
         """Facts of the version that would answer. Raises what `Catalog.lease` raises."""

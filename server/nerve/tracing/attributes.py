@@ -44,6 +44,7 @@ _OURS: Final = frozenset({
     "internal", "tokenization_failed", "inference_failed", "non_finite_scores", "transform_failed",
     "transform_result", "transform_limit", "transform_down", "model_unavailable", "model_not_ready",
     "model_unloaded", "server_stopping", "deadline_exceeded", "body_timeout", "unsupported",
+    "store_failed",
 })  # fmt: skip
 """Reasons that make a span one of an error where there is no status but ERROR: those that have one of
 `_FAULTS` over gRPC."""
@@ -58,6 +59,8 @@ def name_of(exchange: Exchange) -> str:
         return f"{method} {exchange.route}".rstrip()
     if exchange.protocol == "mcp":
         return f"tools/call {exchange.route}".rstrip()
+    if exchange.protocol == "async":
+        return f"process {exchange.route}"
     return exchange.route.lstrip("/")
 
 
@@ -72,6 +75,8 @@ def beginning_of(exchange: Exchange) -> Attributes:
         made = {"mcp.method.name": "tools/call"}
         if exchange.route:
             made["gen_ai.tool.name"] = exchange.route
+    elif exchange.protocol == "async":
+        made = {"messaging.operation.type": "process", "messaging.message.id": exchange.request_id}
     else:
         service, _, method = exchange.route.lstrip("/").rpartition("/")
         made = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}

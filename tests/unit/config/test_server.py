@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ ENVIRONMENT: dict[str, tuple[str, object]] = {
     "http_hostname": ("127.0.0.1", "127.0.0.1"),
     "http_port": ("9000", 9000),
     "disable_http": ("true", True),
+    "disable_playground": ("true", True),
     "grpc_hostname": ("::1", "::1"),
     "grpc_port": ("0", 0),
     "disable_grpc": ("1", True),
@@ -63,6 +65,21 @@ ENVIRONMENT: dict[str, tuple[str, object]] = {
     "max_infer_bytes": ("1024", 1024),
     "max_inputs": ("1", 1),
     "max_client_batch_size": ("7", 7),
+    "async_store": ("postgresql://nerve@db/jobs", "postgresql://nerve@db/jobs"),
+    "async_retention_s": ("60", 60.0),
+    "async_max_queued": ("1", 1),
+    "async_max_stored_bytes": ("1048576", 2**20),
+    "async_max_body_bytes": ("1024", 1024),
+    "async_max_in_progress": ("1024", 1024),
+    "async_timeout_s": ("0.5", 0.5),
+    "async_webhook_secrets_file": ("/a/secrets", Path("/a/secrets")),
+    "async_webhook_networks": (
+        "10.0.0.0/8,fd00::/8",
+        [IPv4Network("10.0.0.0/8"), IPv6Network("fd00::/8")],
+    ),
+    "async_webhook_attempts": ("1", 1),
+    "async_webhook_timeout_s": ("2.5", 2.5),
+    "async_webhook_connections": ("1", 1),
     "shutdown_delay_s": ("5", 5.0),
     "shutdown_timeout_s": ("0", 0.0),
     "model_control_mode": ("EXPLICIT", ControlMode.EXPLICIT),
@@ -85,6 +102,7 @@ INVALID: dict[str, list[str]] = {
     "http_hostname": [],
     "http_port": ["-1", "65536", "x", "1.5"],
     "disable_http": ["maybe"],
+    "disable_playground": ["maybe"],
     "grpc_hostname": [],
     "grpc_port": ["-1", "65536", "x"],
     "disable_grpc": ["maybe"],
@@ -129,6 +147,18 @@ INVALID: dict[str, list[str]] = {
     "max_infer_bytes": ["1023", "2147483648", "x"],
     "max_inputs": ["0"],
     "max_client_batch_size": ["0"],
+    "async_store": [],  # what is wrong is not repeated: there may be a password in it
+    "async_retention_s": ["0", "-1", "nan", "inf"],
+    "async_max_queued": ["0", "x"],
+    "async_max_stored_bytes": ["1048575"],
+    "async_max_body_bytes": ["1023"],
+    "async_max_in_progress": ["0", "1025"],
+    "async_timeout_s": ["0", "x"],
+    "async_webhook_secrets_file": [],  # any text is a path
+    "async_webhook_networks": ["10.0.0.1/8", "everywhere"],
+    "async_webhook_attempts": ["0", "21"],
+    "async_webhook_timeout_s": ["0", "nan"],
+    "async_webhook_connections": ["0", "1025"],
     "shutdown_delay_s": ["-1", "inf"],
     "shutdown_timeout_s": ["-1", "nan"],
     "model_control_mode": ["auto", "true"],
@@ -355,6 +385,8 @@ def test_no_variable_of_ours_is_passed_over() -> None:
         ({"metrics_hostname": "::1"}, [("metrics_hostname", "metrics_port")]),
         ({"metrics_hostname": "::1", "metrics_port": 0}, []),
         ({"graph_cache_bytes": 5}, [("graph_cache_bytes", "graph_cache")]),
+        ({"async_timeout_s": 5}, [("async_timeout_s", "async_store")]),
+        ({"async_timeout_s": 5, "async_store": "jobs.db"}, []),
         ({"proof_memory_bytes": 2**30}, []),
         (
             {"proof_memory_bytes": 2**30, "prove_models": False},
@@ -457,6 +489,17 @@ def test_load_model_is_for_explicit(mode: str) -> None:
         settings(flags=flags)
     config = settings(flags={**flags, "model_control_mode": "explicit"})
     assert config.load_model == ["ner"]
+
+
+@pytest.mark.parametrize("scheme", ["mysql", "sqlite", "https"])
+def test_a_store_is_a_file_or_postgresql(scheme: str) -> None:
+    """The password of what is none is not told."""
+    with pytest.raises(
+        ConfigInvalid, match="async_store: expected a file, or postgresql"
+    ) as caught:
+        settings(flags={"async_store": f"{scheme}://nerve:sesame@db/jobs"})
+    assert f"got '{scheme}'://…" in str(caught.value)
+    assert "sesame" not in str(caught.value)
 
 
 def test_mcp_has_a_door() -> None:

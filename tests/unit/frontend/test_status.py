@@ -27,12 +27,14 @@ def test_rows_make_sense() -> None:
     for kind, row in TABLE.items():
         assert row.grpc in grpc.StatusCode.__members__
         fault = issubclass(kind, errors.InvalidRequest | errors.ControlFault | errors.Refused)
-        later = issubclass(kind, errors.ModelUnavailable | errors.RateLimited)
+        later = issubclass(
+            kind, errors.ModelUnavailable | errors.RateLimited | errors.AsyncRequestFault
+        )
         assert fault == (row.http < 500 and not later)
         assert 400 <= row.baseten < 600
         # the protocol's clients know nothing of 422, 424, 429 and 504 (contract kserve-v2, 1)
         assert row.v2 in {400, 401, 403, 404, 408, 409, 413, 415, 500, 501, 503}
-        assert (row.v2 < 500) == (fault or row.http == 404)
+        assert (row.v2 < 500) == (fault or row.http in (404, 409))
 
 
 def test_reasons_are_unique() -> None:

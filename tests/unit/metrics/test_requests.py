@@ -71,6 +71,7 @@ TEI_WORDS = {
     "wait_too_long": "overloaded",
     "server_busy": "overloaded",
     "rate_limited": "overloaded",
+    "async_queue_full": "overloaded",
     "too_many_inputs": "batch_size",
     "text_too_long": "validation",
     "body_too_large": "validation",

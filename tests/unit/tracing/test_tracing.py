@@ -54,6 +54,10 @@ def mcp(**more: object) -> Exchange:
         (grpc(), "a.b.C/Do"),
         (Exchange("mcp", "mcp", "", "run_encoder"), "tools/call run_encoder"),
         (Exchange("mcp", "mcp", "", ""), "tools/call"),
+        (
+            Exchange("async", "baseten", "", "/async/predict_tokens"),
+            "process /async/predict_tokens",
+        ),
     ],
 )
 def test_names_are_few(exchange: Exchange, name: str) -> None:
@@ -63,6 +67,16 @@ def test_names_are_few(exchange: Exchange, name: str) -> None:
 def test_a_method_that_nobody_knows_is_not_told() -> None:
     assert beginning_of(http("EVIL"))["http.request.method"] == "_OTHER"
     assert "http.route" not in beginning_of(http(route=""))
+
+
+def test_what_is_answered_later_is_no_call_of_grpc() -> None:
+    """It is told by the id that its client got."""
+    later = Exchange("async", "baseten", "", "/async/predict_tokens", request_id="7a3f")
+    told = beginning_of(later)
+    assert told["messaging.message.id"] == told["nerve.request_id"] == "7a3f"
+    assert not [name for name in told if name.startswith(("rpc.", "http."))]
+    later.status, later.reason = "500", "inference_failed"
+    assert is_fault(later)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -60,4 +61,26 @@ def collector(value: str) -> str:
     return value
 
 
+def job_store(value: str) -> str:
+    """A file, or the URL of a PostgreSQL database."""
+    scheme, separator, _ = value.partition("://")
+    if separator and scheme not in ("postgresql", "postgres"):
+        raise ValueError(
+            f"expected a file, or postgresql://user:password@host:port/database, got {scheme!r}://…"
+        )
+    if not value:
+        raise ValueError("expected a file, or postgresql://…, got nothing")
+    return value
+
+
+def network(value: object) -> IPv4Network | IPv6Network:
+    """A network, or one address."""
+    try:
+        return ip_network(value if isinstance(value, str) else str(value))
+    except ValueError as error:
+        fault = "" if "/" not in str(value) else f": {error}"
+        raise ValueError(f"expected a network as 10.0.0.0/8, got {value!r:.60}{fault}") from None
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(network)]
 Port = Annotated[int, BeforeValidator(no_flag), Field(ge=0, le=65535)]

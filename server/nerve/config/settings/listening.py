@@ -18,6 +18,8 @@ class ListenSettings(Settings):
     """Port of HTTP; 0 lets the kernel pick one, which is then announced."""
     disable_http: bool = False
     """Do not listen for HTTP."""
+    disable_playground: bool = False
+    """Do not offer the playground, a page for people that browsers get at / on HTTP's port."""
     grpc_hostname: str = "[::]"
     """Address that gRPC listens on."""
     grpc_port: Port = 50051

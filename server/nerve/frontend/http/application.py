@@ -15,23 +15,17 @@ from nerve.frontend.admission import Admission
 from nerve.frontend.guard import CREDENTIALS
 from nerve.frontend.http.browsers import Browsers
 from nerve.frontend.http.connection import answering
-from nerve.frontend.http.dialect import REASON_HEADER, Dialect, Handler
+from nerve.frontend.http.dialect import ASYNC, REASON_HEADER, SYNC, Dialect, Handler, Route
 from nerve.frontend.http.in_flight import ADMISSION, IN_FLIGHT, InFlight
 from nerve.frontend.http.protocol import Answer
 from nerve.frontend.http.quick_refusals import QuickRefusals
 
 log = logging.getLogger(__name__)
 
-PREFIXES: Final = (
-    "",
-    "/production/sync",
-    "/development/sync",
-    "/environments/{environment}/sync",
-    "/deployment/{deployment}/sync",
-)
-"""Where hosted deployments have the routes, so that changing the host is all of a migration."""
+PREFIXES: Final = tuple(dict.fromkeys((*SYNC, *ASYNC)))
+"""All that can stand before a route's path."""
 OPEN_INFERENCE: Final = re.compile(
-    f"(?:{'|'.join(re.sub('{.*?}', '[^/]+', each) for each in PREFIXES)})/v2(?:/|$)"
+    f"(?:{'|'.join(re.sub('{.*?}', '[^/]+', each) for each in SYNC)})/v2(?:/|$)"
 )
 """Paths of the Open Inference Protocol, served or not: its errors have a shape of their own."""
 REQUEST_ID: Final = "x-request-id"
@@ -48,26 +42,26 @@ class Routes:
     """Which dialect answers for a request, and what it takes to be answered."""
 
     def __init__(self, dialects: Sequence[Dialect]) -> None:
-        self._by_route: dict[web.AbstractRoute, tuple[Dialect, Access]] = {}
+        self._by_route: dict[web.AbstractRoute, tuple[Dialect, Route]] = {}
         self._by_name = {dialect.name: dialect for dialect in dialects}
         self._by_tail = {
             route.path.rpartition("/")[2]: dialect
             for dialect in dialects
             for route in dialect.routes()
-            if dialect.name != "openinference"
+            if dialect.name not in ("openinference", "playground")
         }
 
     def add_to(self, app: web.Application) -> None:
-        """Register every route of every dialect, with each prefix."""
+        """Register every route of every dialect, with each of its prefixes."""
         for dialect in self._by_name.values():
             for route in dialect.routes():
-                for prefix in PREFIXES:
+                for prefix in route.prefixes:
                     methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
                     for method in methods:
                         added = app.router.add_route(
-                            method, prefix + route.path, route.handler, expect_handler=_expects
+                            method, prefix + route.path, _handler(route), expect_handler=_expects
                         )
-                        self._by_route[added] = dialect, route.access
+                        self._by_route[added] = dialect, route
 
     @property
     def native(self) -> Dialect:
@@ -78,7 +72,9 @@ class Routes:
         """By route; where none matches (404, 405), by what the path looks like."""
         match = self._by_route.get(request.match_info.route)
         if match is not None:
-            return match
+            dialect, route = match
+            if route.when is None or route.when(request):
+                return dialect, route.access
         found = None
         if OPEN_INFERENCE.match(request.path):
             found = self._by_name.get("openinference")
@@ -156,6 +152,20 @@ def build_app(
     app.on_response_prepare.append(learn)  # with all headers
     routes.add_to(app)
     return app
+
+
+def _handler(route: Route) -> Handler:
+    """That of the route, where it is there."""
+    when, handler = route.when, route.handler
+    if when is None:
+        return handler
+
+    async def perhaps(request: web.Request) -> web.StreamResponse:
+        if not when(request):
+            raise web.HTTPNotFound
+        return await handler(request)
+
+    return perhaps
 
 
 async def _expects(request: web.Request) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,14 +13,24 @@ from nerve.config.server import ServerConfig
 from nerve.exchange import Access
 from nerve.frontend.http.body import OffsetUnitName, Strings
 from nerve.frontend.http.call import read_call
-from nerve.frontend.http.dialect import Route, answer_headers, json_response
+from nerve.frontend.http.dialect import JSON, Route, answer_headers, json_bytes
 from nerve.frontend.http.tei import PLACES, Inputs, TeiDialect, read_request
 from nerve.offload import offload, small_answer
 from nerve.service.filtering import SpanFilter
-from nerve.service.inference import InferenceService, SpanRequest
-from nerve.types import CallStatistics, CutOptions, ModelInfo, OffsetUnit, Side, Span, Strategy
+from nerve.service.inference import Call, InferenceService, SpanRequest
+from nerve.types import (
+    CallStatistics,
+    CutOptions,
+    ModelInfo,
+    OffsetUnit,
+    Side,
+    Span,
+    SpanAnswer,
+    Strategy,
+)
 
 StrategyName = Literal["none", "simple", "first", "average", "max"]
+Written = TypeVar("Written")
 
 
 class PredictTokensRequest(BaseModel):
@@ -94,6 +105,42 @@ def render(
     ]
 
 
+def span_request(asked: PredictTokensRequest) -> SpanRequest:
+    """What a request wants of the data plane. Pure."""
+    strategy = asked.aggregation_strategy
+    return SpanRequest(
+        asked.inputs,
+        default_strategy=Strategy(asked.default_aggregation_strategy),
+        strategy=Strategy(strategy) if strategy else None,
+        ignore_labels=frozenset(asked.ignore_labels),
+        raw_scores=asked.raw_scores,
+        offset_unit=OffsetUnit(asked.offset_unit) if asked.offset_unit else None,
+        cut=CutOptions(truncate=asked.truncate is not False, side=_side(asked)),
+        only=SpanFilter(asked.threshold, frozenset(asked.labels) or None),
+    )
+
+
+def answer_body(asked: PredictTokensRequest, info: ModelInfo, answer: SpanAnswer) -> bytes:
+    """The JSON of a response."""
+    return json_bytes(render(answer.spans, info.labels, all_scores=asked.raw_scores))
+
+
+async def predict_tokens(
+    inference: InferenceService,
+    call: Call,
+    asked: PredictTokensRequest,
+    write: Callable[[ModelInfo, SpanAnswer], Written],
+) -> Written:
+    """Answer a request, whoever brought it; `write` makes the answer, a large one in a thread.
+
+    Raises:
+        What `InferenceService.spans` raises.
+    """
+    info, answer = await inference.spans(call, span_request(asked))
+    small = small_answer(len(asked.inputs), answer.statistics.tokens)
+    return await offload(lambda: write(info, answer), inline=small)
+
+
 class BasetenDialect(TeiDialect):
     """predict_tokens for the default model at the root, and for each model under /v1/models."""
 
@@ -122,32 +169,14 @@ class BasetenDialect(TeiDialect):
         limit = self._config.max_client_batch_size
         call = read_call(request, self._inference, max_texts=limit)
         asked = await read_request(request, PredictTokensRequest, self._config)
-        strategy = asked.aggregation_strategy
-        info, answer = await self._inference.spans(
-            call,
-            SpanRequest(
-                asked.inputs,
-                default_strategy=Strategy(asked.default_aggregation_strategy),
-                strategy=Strategy(strategy) if strategy else None,
-                ignore_labels=frozenset(asked.ignore_labels),
-                raw_scores=asked.raw_scores,
-                offset_unit=OffsetUnit(asked.offset_unit) if asked.offset_unit else None,
-                cut=CutOptions(
-                    truncate=asked.truncate is not False,
-                    side=_side(asked),
-                ),
-                only=SpanFilter(asked.threshold, frozenset(asked.labels) or None),
-            ),
-        )
-        headers = answer_headers(info, answer.statistics.truncated_texts)
 
-        def write() -> web.Response:
-            body = render(answer.spans, info.labels, all_scores=asked.raw_scores)
-            headers.update(_compute_headers(info, answer.statistics, asked.inputs, call.arrived))
-            return json_response(body, headers=headers)
+        def write(info: ModelInfo, answer: SpanAnswer) -> web.Response:
+            body, cost = answer_body(asked, info, answer), answer.statistics
+            headers = answer_headers(info, cost.truncated_texts)
+            headers |= _compute_headers(info, cost, asked.inputs, call.arrived)
+            return web.Response(body=body, content_type=JSON, headers=headers)
 
-        small = small_answer(len(asked.inputs), answer.statistics.tokens)
-        return await offload(write, inline=small)
+        return await predict_tokens(self._inference, call, asked, write)
 
 
 def _compute_headers(

@@ -24,7 +24,7 @@ from nerve.frontend.http.dialect import (
 from nerve.frontend.http.origins import allowed, own_names
 from nerve.frontend.http.plain_answers import ALWAYS
 
-METHODS: Final = "GET, POST"
+METHODS: Final = "GET, POST, DELETE"
 EXPOSED: Final = ", ".join(
     (
         MODEL_HEADER, VERSION_HEADER, TRUNCATED_HEADER, REASON_HEADER,

@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from aiohttp import web
@@ -25,11 +25,22 @@ VERSION_HEADER = "x-nerve-model-version"
 TRUNCATED_HEADER = "x-nerve-truncated-inputs"
 REASON_HEADER = "x-nerve-reason"
 
+_HOSTED: Final = (
+    "/production",
+    "/development",
+    "/environments/{environment}",
+    "/deployment/{deployment}",
+)
+SYNC: Final = ("", *(f"{each}/sync" for each in _HOSTED))
+"""Where hosted deployments have the routes, so that changing the host is all of a migration."""
+ASYNC: Final = ("", *_HOSTED)
+"""The same for requests that are answered later."""
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """A route, what it takes to be answered there, and its OpenAPI operation; `operation` without
-    responses of errors."""
+    responses of errors. It is served below each of `prefixes`."""
 
     method: str
     path: str
@@ -37,6 +48,9 @@ class Route:
     access: Access
     operation: Mapping[str, Any] = field(default_factory=dict)
     documented: bool = True
+    when: Callable[[web.Request], bool] | None = None
+    """For which requests it is there; for others it is as if it were not."""
+    prefixes: tuple[str, ...] = SYNC
 
     @property
     def template(self) -> str:
@@ -69,9 +83,14 @@ class Dialect(ABC):
 def json_response(
     value: object, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """Compact UTF-8 JSON; float32 arrays are written as the shortest decimals that read back."""
-    body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    """An answer of JSON, as `json_bytes` writes it."""
+    body = json_bytes(value)
     return web.Response(body=body, status=status, content_type=JSON, headers=headers)
+
+
+def json_bytes(value: object) -> bytes:
+    """Compact UTF-8 JSON; float32 arrays are written as the shortest decimals that read back."""
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def text_response(

@@ -16,6 +16,7 @@ from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 
 from nerve.exchange import Access
+from nerve.frontend.http.about import METRICS_PATH, About, MetricFamilies, ServerInfo
 from nerve.frontend.http.dialect import REASON_HEADER, Route, json_response
 from nerve.frontend.http.metrics import PATH, Probes, ProbesDialect
 from nerve.service.control import ControlService, ModelStatus, ModelSummary
@@ -88,12 +89,13 @@ class ErrorBody(BaseModel):
 
 
 class NativeDialect(ProbesDialect):
-    """/v1/models, /livez, /readyz, /metrics, /openapi.json and /docs."""
+    """/v1/models, /v1/server, /livez, /readyz, /metrics and /v1/metrics, /openapi.json and /docs."""
 
     def __init__(
         self,
         control: ControlService,
         probes: Probes,
+        about: About,
         *,
         describe: Callable[[], Mapping[str, object]],
         metrics_port: int | None = None,
@@ -103,16 +105,18 @@ class NativeDialect(ProbesDialect):
         Args:
             control: knows the models.
             probes: answers for /livez, /readyz and /metrics.
+            about: answers for /v1/server and /v1/metrics.
             describe: makes the OpenAPI document; it is asked when the first client wants it.
-            metrics_port: that of its own which /metrics is served on, not here; 0 for any.
+            metrics_port: that of its own which /metrics is served on, and neither is here; 0 for any.
         """
         super().__init__(probes)
-        self._control = control
+        self._control, self._about = control, about
         self._metrics_port = metrics_port
         self._document = functools.cache(lambda: orjson.dumps(describe()))
 
     def routes(self) -> list[Route]:
         """See `Dialect.routes`."""
+        here = self._metrics_port is None
         return [
             Route("GET", "/v1/models", self._models, Access.READ, {
                 "operationId": "list_models", "tags": ["Models"],
@@ -124,6 +128,18 @@ class NativeDialect(ProbesDialect):
                 "summary": "State, versions, labels and limits of a model",
                 "responses": {"200": {"model": ModelStatus}}, "errors": ("404",),
             }),
+            Route("GET", "/v1/server", self._about.server, Access.READ, {
+                "operationId": "get_server", "tags": ["Models"],
+                "summary": "The server: its version, ports, limits and what it is allowed to do",
+                "responses": {"200": {"model": ServerInfo}},
+            }),
+            Route("GET", METRICS_PATH, self._about.metrics if here else self._elsewhere,
+                Access.READ, {
+                "operationId": "metrics_as_json", "tags": ["Probes"],
+                "summary": "Metrics as JSON: those that `name` tells, as often as it is there, or all",
+                "responses": {"200": {"model": MetricFamilies}}, "errors": ("422",),
+                "query": {"name": "Of a metric, as on Prometheus' page."},
+            }, documented=here),
             Route("GET", "/livez", self._probes.live, Access.OPEN, {
                 "operationId": "live", "tags": ["Probes"],
                 "summary": "Liveness: the process answers",
@@ -134,12 +150,11 @@ class NativeDialect(ProbesDialect):
                 "summary": "Readiness: models are loaded and requests are welcome",
                 "responses": {"200": {"model": Readiness}, "503": {"model": Readiness}},
             }),
-            Route("GET", PATH, self._probes.metrics if self._metrics_port is None else self._elsewhere,
-                Access.READ, {
+            Route("GET", PATH, self._probes.metrics if here else self._elsewhere, Access.READ, {
                 "operationId": "metrics", "tags": ["Probes"],
                 "summary": "Prometheus metrics",
                 "responses": {"200": {"schema": {"type": "string"}, "type": "text/plain"}},
-            }, documented=self._metrics_port is None),
+            }, documented=here),
             Route("GET", "/openapi.json", self._openapi, Access.READ, {
                 "operationId": "openapi", "tags": ["Documentation"],
                 "summary": "This document",

@@ -30,6 +30,7 @@ PARAMETERS: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "version": ("One of its versions.", {"type": "string", "pattern": "^[1-9][0-9]*$"}),
     "repository": ("Name of a repository, which means nothing here.", {"type": "string"}),
     "region": ("Name of a region of shared memory.", {"type": "string"}),
+    "request_id": ("What a request that is answered later was accepted with.", {"type": "string"}),
 }
 REQUEST_HEADERS: Mapping[str, tuple[str, Mapping[str, object]]] = {
     TIMEOUT_HEADER: ("Milliseconds that the caller waits for the answer.", {"type": "number"}),
@@ -67,6 +68,7 @@ SCHEMES: Mapping[str, Mapping[str, str]] = {
 }
 """How a key is sent. Roles are scopes of keys."""
 DESCRIPTIONS = {
+    "201": "Accepted: it is kept, and will be answered.",
     "400": "The body is not JSON, or there is no text.",
     "401": "There is no API key with the request, or one that is not known.",
     "403": "The API key has not the scope that this takes.",
@@ -90,6 +92,7 @@ ERRORS = {
 }
 """Of inference; other operations list their own."""
 ERROR_MODELS: Mapping[str, type[object]] = {
+    "async": PredictTokensError,
     "baseten": PredictTokensError,
     "bei": PredictTokensError,
     "native": ErrorBody,
@@ -116,13 +119,15 @@ def build_document(dialects: Sequence[Dialect], *, keyed: bool = False) -> dict[
             "description": (
                 "Named-entity recognition with ONNX models. Every path is also served below the "
                 "prefixes of a hosted deployment: /production/sync, /development/sync, "
-                "/environments/{env}/sync and /deployment/{id}/sync."
+                "/environments/{env}/sync and /deployment/{id}/sync; those of async inference without "
+                "/sync."
             ),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "."}],
         "tags": [
             {"name": "Baseten", "description": "Entities and tokens, as BEI-Bert answers"},
+            {"name": "Async", "description": "The same for who does not wait, as Baseten has it"},
             {"name": "Encoderfile", "description": "Tokens and scores, as Encoderfile answers"},
             {"name": "Models", "description": "What is loaded"},
             {
@@ -176,7 +181,7 @@ def _operation(route: Route, dialect: str) -> dict[str, Any]:
         key: described[key] for key in ("operationId", "summary", "tags") if key in described
     }
     inference = "request" in described and "errors" not in described
-    if parameters := _parameters(route.template, inference=inference):
+    if parameters := _parameters(route.template, described, inference=inference):
         operation["parameters"] = parameters
     if "request" in described:
         content = {"schema": {"$ref": TEMPLATE.format(model=described["request"].__name__)}}
@@ -204,9 +209,14 @@ def _also(described: Mapping[str, Any]) -> dict[str, Any]:
     return {described["also"]: {"schema": {"type": "string", "format": "binary"}}}
 
 
-def _parameters(path: str, *, inference: bool) -> list[dict[str, Any]]:
-    """Those in the path, and what a request for inference may say in its head."""
+def _parameters(
+    path: str, operation: Mapping[str, Any], *, inference: bool
+) -> list[dict[str, Any]]:
+    """Those in the path, those of a query, which are lists of texts, and what a request for inference
+    may say in its head."""
     described = [("path", name, *PARAMETERS[name]) for name in re.findall(r"{(\w+)}", path)]
+    texts = {"type": "array", "items": {"type": "string"}}
+    described += [("query", name, text, texts) for name, text in operation.get("query", {}).items()]
     if inference:
         described += [("header", name, *row) for name, row in REQUEST_HEADERS.items()]
     return [

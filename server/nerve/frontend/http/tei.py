@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, WithJsonSchema
 
 from nerve.config.server import ServerConfig
 from nerve.errors import (
+    AsyncQueueFull,
     EmptyInput,
     InferenceFailed,
     NerveError,
@@ -114,7 +115,7 @@ def _message(error: NerveError) -> str:
                 f"Input validation error: `inputs` must have less than {error.limit} "
                 f"{error.unit}. Given: {error.given}"
             )
-        case Overloaded():
+        case Overloaded() if not isinstance(error, AsyncQueueFull):
             text = "Model is overloaded"
         case TokenizationFailed():
             text = f"Tokenization error: {error.detail}"

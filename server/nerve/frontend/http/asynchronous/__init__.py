@@ -1,0 +1,1 @@
+"""Requests that are answered later, as Baseten has them (its contract, section 9)."""
