@@ -55,7 +55,8 @@ def begin(load: Callable[[], Callable[[], None]]) -> None:
     """
     open_closed()
     end = _End()
-    atexit.register(end)
+    if not _others_wait_for_the_end():
+        atexit.register(end)
     gc.set_threshold(*GC_THRESHOLDS)
     for name, value in _LIBRARIES.items():
         os.environ.setdefault(name, value)
@@ -78,6 +79,15 @@ def begin(load: Callable[[], Callable[[], None]]) -> None:
     finally:
         if catches:  # nor is there any more
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _others_wait_for_the_end() -> bool:
+    """Whether somebody around us, who measures or traces us from outside, has registered already.
+
+    Such a one would be called after us, and then not at all.
+    """
+    count: Callable[[], int] = getattr(atexit, "_ncallbacks", lambda: 0)  # CPython's
+    return count() > 0
 
 
 def open_closed() -> None:

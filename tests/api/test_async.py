@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
+from nerve.errors import StoreFailed
 from nerve.frontend.http.dialect import ASYNC
+from nerve.jobs.sqlite import SqliteJobStore
 
 if TYPE_CHECKING:
     from api.conftest import Client, Repository
@@ -142,7 +144,12 @@ async def test_the_answer_is_that_of_predict_tokens(later: Client, asked: dict[s
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"model_input": None}, "model_input: input should be a valid dictionary"),
+        ({"model_input": None}, "model_input: expected a JSON object, got null"),
+        ({"model_input": "Ada"}, "model_input: expected a JSON object, got 'Ada'"),
+        (
+            {"inference_retry_config": []},
+            "inference_retry_config: expected a JSON object, got a list",
+        ),
         ({"model_input": {}}, "model_input.inputs: this field is required"),
         (
             {"model_input": {"inputs": 3}},
@@ -249,6 +256,23 @@ async def test_what_is_not_there(later: Client, method: str, end: str) -> None:
         assert answer.json()["error"].startswith("there is no async request ")
         assert answer.json()["error_type"] == "Validation"
         assert answer.headers["x-nerve-reason"] == "async_request_not_found"
+
+
+@pytest.mark.parametrize("request_id", ["nope", "a%00b", UNKNOWN[1:], UNKNOWN + "0", "A" * 32])
+async def test_what_is_no_id_is_not_looked_for(
+    later: Client, monkeypatch: pytest.MonkeyPatch, request_id: str
+) -> None:
+    """PostgreSQL fails at one with NUL, which would be told as a fault of the server's."""
+
+    async def record(_store: SqliteJobStore, _request_id: str) -> None:
+        raise StoreFailed("it cannot look for that")
+
+    monkeypatch.setattr(SqliteJobStore, "record", record)
+    for method, end in (("GET", ""), ("GET", "/result"), ("DELETE", "")):
+        answer = await later.send(method, f"/async_request/{request_id}{end}")
+        assert answer.status == 404, answer
+    answer = await later.get(f"/async_request/{UNKNOWN}")
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
 
 
 async def test_what_has_ended_is_not_canceled(later: Client) -> None:

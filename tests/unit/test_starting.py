@@ -85,6 +85,18 @@ def test_nothing_is_lost_in_the_end(ending: str, status: int, told: str) -> None
     assert (ended.stderr == told) == ("Error" not in told)
 
 
+def test_whoever_waits_around_us_is_told() -> None:
+    """A tool that measures or traces a process registers before it, and is called after it."""
+    code = (
+        "import atexit\nfrom nerve.starting import begin\n"
+        "atexit.register(lambda: print('saved'))\nbegin(lambda: lambda: None)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, timeout=60, text=True
+    )
+    assert ended.stdout == "saved\n"
+
+
 def test_what_cannot_be_printed_in_the_end_is_told() -> None:
     code = "from nerve.starting import begin\nbegin(lambda: lambda: print('lost'))"
     ended = subprocess.run(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
@@ -18,7 +18,7 @@ import typer
 
 from nerve import logs
 from nerve.cli.bulk.formats import Kind, kind_of_name
-from nerve.cli.bulk.run import NOTHING_GIVEN, Asked, Remote, check_fields, run_bulk
+from nerve.cli.bulk.run import NOTHING_GIVEN, Asked, Remote, check_fields, run_bulk, written
 from nerve.cli.bulk.sources import STDIN, open_input
 from nerve.cli.https import Identity
 from nerve.cli.models import ApiKey, CaFile, CertFile, KeyFile
@@ -144,7 +144,7 @@ def infer(
     config = load_server_config(flags, os.environ, None)
     logs.set_up(config.log_level)
     format_ = format_ or _format(texts or [], input_file, input_format, output)
-    check_fields(text_field, entities_field)
+    check_fields(text_field, entities_field, keep_going=keep_going)
     kind = _BULK.get(format_)
     if kind is None:
         if server is not None or keep_going or restart:
@@ -191,7 +191,7 @@ def _write_document(
 
     async def work() -> None:
         async with open_tagger(config) as tagger:
-            with _sink(output) as sink:
+            with stdout_bytes() if output is None else written(output) as sink:
                 await _write(tagger, collected, format_, sink, final_newline=output is None)
             if tagger.truncated:
                 print(
@@ -227,15 +227,6 @@ def _collect(
             if record.fault:
                 raise InvalidField(record.source, f"{record.place} {record.fault}")
             yield record.text
-
-
-def _sink(output: Path | None) -> AbstractContextManager[BinaryIO]:
-    if output is None:
-        return stdout_bytes()
-    try:
-        return output.open("wb")
-    except OSError as error:
-        raise InvalidField("--output", f"{output}: {error.strerror}") from error
 
 
 async def _write(

@@ -154,3 +154,17 @@ def test_a_server_that_began_anew() -> None:
     found = looked(before.at(1000.0), after.at(1002.0))
     assert found["models"]["a"]["requests"] == found["server"]["requests"] == 2.0
     assert found["models"]["a"]["run50"] == pytest.approx(0.15)
+
+
+def test_a_server_that_soon_counts_more() -> None:
+    """Begun anew, it has soon counted more than the one before it; that is told by what is smaller."""
+    before, after = Counted(), Counted()
+    for counted, rows, times in ((before, 4, 3), (after, 1, 5)):
+        for _ in range(times):
+            counted.rows.labels("a", "1").observe(rows)
+        counted.tokens.labels("a", "1").inc(10 * times)
+    before.padded.labels("a", "1").inc(60)
+    after.padded.labels("a", "1").inc(55)
+    found = looked(before.at(1000.0), after.at(1002.0))["models"]["a"]
+    assert found["rows"] == 1.0
+    assert found["padding"] >= 0

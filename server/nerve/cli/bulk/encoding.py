@@ -7,14 +7,12 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import orjson
 
 from nerve.cli.bulk.formats import Kind
-from nerve.cli.bulk.records import Failed, Outcome, Record
-
-ERROR_FIELD: Final = "error"
+from nerve.cli.bulk.records import ERROR_FIELD, Failed, Outcome, Record
 
 
 class Encoder(Protocol):
@@ -43,16 +41,19 @@ class JsonlEncoder:
 
     def line(self, record: Record, outcome: Outcome) -> bytes:
         """See `Encoder.line`."""
+        replaced = {self._entities_field}
         if isinstance(outcome, Failed):
             name, value = ERROR_FIELD, to_json(f"{record.place}: {outcome.error}")
+            replaced.add(name)  # and old entities would be taken for ours
         else:
             name, value = self._entities_field, to_json(outcome.entities)
         if not self._carry:
             return b'{"%b":%b}\n' % (to_json(name)[1:-1], value)
         fields, raw = record.fields, record.raw
-        if raw is None or name in fields:
-            raw = to_json({key: each for key, each in fields.items() if key != name})
-        comma = b"," if len(fields) > (name in fields) else b""
+        if raw is None or not replaced.isdisjoint(fields):
+            fields = {key: each for key, each in fields.items() if key not in replaced}
+            raw = to_json(fields)
+        comma = b"," if fields else b""
         return b"%b%b%b:%b}\n" % (raw[:-1].rstrip(), comma, to_json(name), value)
 
 

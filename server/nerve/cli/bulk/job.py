@@ -210,7 +210,8 @@ async def run_part(plan: Plan, part: Part) -> Position:
             remark(f"going on after {begun} texts that are in {part.path}")
         job = Job(wanted, reader, plan.encoder, PartSink(part))
         try:
-            if not part.complete:
+            if not part.renamed:  # a whole part, too: the input may be another one, or longer
+                part.complete = False
                 await job.run(tagging)
             await _finish(wanted, part)
         except PrefixChanged:
@@ -242,7 +243,7 @@ async def _finish(wanted: Wanted, part: Part) -> None:
         from nerve.cli.bulk.parquet_writing import Conversion  # noqa: PLC0415  an extra
 
         conversion = Conversion(
-            lines, wanted.beside, wanted.entities_field, errors=wanted.keep_going
+            lines, wanted.beside, wanted.text_field, wanted.entities_field, errors=wanted.keep_going
         )
         conversion.write(target, check)
 

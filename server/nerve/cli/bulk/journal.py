@@ -33,6 +33,15 @@ class CannotResume(NerveError):
         )
 
 
+class PartBusy(CannotResume):
+    """Another run has the part."""
+
+    reason = "part_busy"
+
+    def __str__(self) -> str:
+        return f"{self.part}: {self.detail}; wait for it, or name another output"
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """A place where a run can go on: everything up to it is in the output.

@@ -204,13 +204,18 @@ class CsvReader(LineReader):
         self._header = self._head()
         if text_field not in self._header:
             fault = f"there is no column {text_field!r}; {_there_is(self._header)}"
+            if len(self._header) == 1 and any(mark in self._header[0] for mark in ";\t|"):
+                fault += "; only commas separate columns"
             raise InputBroken(self.name, fault)
 
     def _head(self) -> list[str]:
         try:
             header = next((row for row in self._rows if row), None)
         except csv.Error as error:
-            raise InputBroken(self.name, f"the header is no CSV: {error}") from error
+            fault = f"the header is no CSV: {error}"
+            if "new-line character" in str(error):
+                fault = "the header is no CSV: a line ends in LF or CRLF, and not in CR alone"
+            raise InputBroken(self.name, fault) from error
         if header is None:
             raise InputBroken(self.name, "is empty; CSV begins with a header")
         if not _is_text("".join(header)):

@@ -11,13 +11,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from nerve.cli.bulk.journal import CannotResume, Journal, Position, sync_folder
+from nerve.cli.bulk.journal import CannotResume, Journal, PartBusy, Position, sync_folder
 from nerve.cli.bulk.records import OutputBroken, Record
 
 CHECKPOINT_S: Final = 2.0
 """Least time between two positions that are kept; each syncs the output."""
 MEMBER_RECORDS: Final = 1000
 """Records of a gzip member: a compressed output can be resumed between two."""
+
+
+def beside(target: Path) -> tuple[Path, Path, Path, Path]:
+    """The part of an output, its journal, and what becomes the output and the journal. Pure."""
+    part, journal, new, new_journal = (
+        target.with_name(target.name + end)
+        for end in (".part", ".part.journal", ".part.new", ".part.journal.new")
+    )
+    return part, journal, new, new_journal
 
 
 class Output:
@@ -99,8 +108,7 @@ class Part(Output):
         """`target` is the output; links are followed."""
         super().__init__(head, gzipped=gzipped)
         self.target = target.resolve()
-        self.path = self.target.with_name(self.target.name + ".part")
-        self._journal_path = self.target.with_name(self.target.name + ".part.journal")
+        self.path, self._journal_path, self._new_path, _ = beside(self.target)
         self._identity: Mapping[str, object] | None = None
         self._file: BinaryIO | None = None
         self._kept_at = 0.0
@@ -112,7 +120,7 @@ class Part(Output):
         """Whether that is the output already."""
 
     def lock(self, *, restart: bool) -> None:
-        """Open the part, for nobody else. Raises CannotResume: another process writes it."""
+        """Open the part, for nobody else. Raises PartBusy: another process writes it."""
         try:
             self._file = os.fdopen(
                 os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "rb+", buffering=0
@@ -120,9 +128,9 @@ class Part(Output):
         except OSError as error:
             raise self._broken(error) from error
         if not _locked(self._file):
-            raise CannotResume(str(self.path), "another nerve infer is writing it")
+            raise PartBusy(str(self.path), "another nerve infer is writing it")
         if not _same(self.path, self._file):
-            raise CannotResume(str(self.path), "another nerve infer has just finished it")
+            raise PartBusy(str(self.path), "another nerve infer has just finished it")
         if restart:
             self._file.truncate(0)
             self._journal_path.unlink(missing_ok=True)
@@ -154,6 +162,8 @@ class Part(Output):
 
     def _start_anew(self) -> None:
         self._opened().truncate(0)
+        if self._identity is None:  # else one of another run would tell of what is written now
+            self._journal_path.unlink(missing_ok=True)
         self._write_journal(Position())  # first: what has bytes has a journal, too
         self.begin()
         self.flush()
@@ -212,7 +222,7 @@ class Part(Output):
             if self.renamed:
                 made = self.target
             elif convert is not None:
-                made = self.target.with_name(self.target.name + ".part.new")
+                made = self._new_path
                 convert(self.path, made)
             made.replace(self.target)
             sync_folder(self.target.parent)
@@ -224,7 +234,8 @@ class Part(Output):
     def close(self) -> None:
         """Let others have it; an empty one is of no use."""
         if self._file is not None:
-            if self._identity is None and not self.whole.output_bytes:
+            # What an interrupted run has left stays, whatever kept this one from beginning.
+            if self._identity is None and not os.fstat(self._file.fileno()).st_size:
                 self.path.unlink(missing_ok=True)
             self._file.close()
             self._file = None

@@ -40,16 +40,9 @@ class ParquetReader:
         require_pyarrow("--input-file")
         self.name, self._text_field, self._carry = str(path), text_field, carry
         self._file = open_parquet(path)
-        names = self._file.schema_arrow.names
-        if names.count(text_field) != 1:
+        if fault := _fault_of(self._file.schema_arrow.names, text_field):
             self.close()
-            fault = (
-                "there is no column" if text_field not in names else "more than one column is named"
-            )
-            known = ", ".join(map(repr, names[:20]))
-            raise InputBroken(
-                self.name, f"{fault} {text_field!r}; name one of {known} with --text-field"
-            )
+            raise InputBroken(self.name, fault)
 
     @property
     def columns(self) -> Sequence[str]:
@@ -92,6 +85,15 @@ class ParquetReader:
     def close(self) -> None:
         """See `Reader.close`."""
         self._file.close()
+
+
+def _fault_of(names: Sequence[str], text_field: str) -> str:
+    """Why a file with these columns cannot be read; empty if it can. Pure."""
+    if text_field not in names:
+        known = ", ".join(map(repr, names[:20]))
+        return f"there is no column {text_field!r}; name one of {known} with --text-field"
+    double = sorted({name for name in names if names.count(name) > 1})
+    return f"more than one column is named {double[0]!r}" if double else ""
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from nerve.cli.bulk.encoding import ERROR_FIELD, fields_of, to_json
+from nerve.cli.bulk.encoding import fields_of, to_json
 from nerve.cli.bulk.parquet import open_parquet
-from nerve.cli.bulk.records import InputBroken, OutputBroken
+from nerve.cli.bulk.records import ERROR_FIELD, InputBroken, OutputBroken
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,12 +25,13 @@ class Conversion:
     """What becomes a Parquet file.
 
     `lines` is what `JsonlEncoder` wrote. `beside` is the Parquet file that the records came from,
-    whose columns are taken along as they are; None: all fields are in `lines`. With `errors` there is
-    a column for them.
+    whose columns are taken along as they are; None: all fields are in `lines`. `text_field` holds
+    text, but for bad records that kept what they had. With `errors` there is a column for them.
     """
 
     lines: Path
     beside: Path | None
+    text_field: str
     entities_field: str
     errors: bool
 
@@ -80,19 +81,32 @@ class Conversion:
                 kept = [field for field in read if field.name not in names]
                 return pa.schema([*kept, *own], metadata=read.metadata), set()
         types: dict[str, pa.DataType | None] = {}
-        with self.lines.open("rb") as file:
-            while rows := _next_rows(file):
-                check()
-                for name in dict.fromkeys(itertools.chain.from_iterable(rows)):
-                    if name not in names:
-                        values = [row.get(name) for row in rows]
-                        types[name] = common_type(types.get(name, pa.null()), values)
+        widened: set[str] = set()
+        for rows in self._rows(check):
+            for name in dict.fromkeys(itertools.chain.from_iterable(rows)):
+                if name not in names:
+                    known = types.get(name, pa.null())
+                    types[name] = common_type(known, [row.get(name) for row in rows])
+                    if types[name] != known != pa.null():
+                        widened.add(name)
+        for name in sorted(widened):
+            if not all(
+                _fits([row.get(name) for row in rows], types[name]) for rows in self._rows(check)
+            ):
+                types[name] = None
         as_json = {name for name, kind in types.items() if kind is None}
         fields = [
             pa.field(name, pa.string() if kind is None or kind == pa.null() else kind)
             for name, kind in types.items()
         ]
         return pa.schema([*fields, *own]), as_json
+
+    def _rows(self, check: Callable[[], None]) -> Iterator[list[Any]]:
+        """All lines, a group's at a time."""
+        with self.lines.open("rb") as file:
+            while rows := _next_rows(file):
+                check()
+                yield rows
 
     def _tables(self, schema: pa.Schema, as_json: set[str]) -> Iterator[pa.Table]:
         import pyarrow as pa  # noqa: PLC0415  see `nerve.cli.bulk.parquet`
@@ -104,7 +118,7 @@ class Conversion:
             while rows := _next_rows(file):
                 yield pa.table(
                     [
-                        _column([row.get(field.name) for row in rows], field, as_json)
+                        self._column([row.get(field.name) for row in rows], field, as_json)
                         for field in schema
                     ],
                     schema=schema,
@@ -123,7 +137,7 @@ class Conversion:
                 if len(rows) != batch.num_rows:
                     raise self._changed()
                 made = {
-                    name: _column([row.get(name) for row in rows], schema.field(name), set())
+                    name: self._column([row.get(name) for row in rows], schema.field(name), set())
                     for name in own
                 }
                 columns = [
@@ -132,6 +146,17 @@ class Conversion:
                 yield pa.table(columns, schema=schema)
         if file.read(1):
             raise self._changed()
+
+    def _column(self, values: list[Any], field: pa.Field, as_json: set[str]) -> pa.Array:
+        import pyarrow as pa  # noqa: PLC0415  see `nerve.cli.bulk.parquet`
+
+        if field.name in as_json:
+            kept: tuple[type, ...] = (str,) if field.name == self.text_field else ()
+            values = [
+                value if value is None or isinstance(value, kept) else to_json(value).decode()
+                for value in values
+            ]
+        return pa.array(values, type=field.type)
 
     def _changed(self) -> InputBroken:
         return InputBroken(str(self.beside), "has not as many rows any more as when it was tagged")
@@ -158,10 +183,20 @@ def common_type(known: pa.DataType | None, values: list[Any]) -> pa.DataType | N
         found = pa.array(values).type
         both = [pa.schema([("x", each)]) for each in (known, found)]
         joined = pa.unify_schemas(both, promote_options="permissive").field("x").type
-        pa.array(values, type=joined)  # whole numbers of 60 bits are no float64
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
         return None
-    return None if _has_no_fields(joined) else joined
+    return None if _has_no_fields(joined) or not _fits(values, joined) else joined
+
+
+def _fits(values: list[Any], kind: pa.DataType | None) -> bool:
+    """Whether they can all be of that type: whole numbers of 60 bits are no float64. None is any."""
+    import pyarrow as pa  # noqa: PLC0415  see `nerve.cli.bulk.parquet`
+
+    try:
+        pa.array(values, type=kind)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        return kind is None
+    return True
 
 
 def _has_no_fields(kind: pa.DataType) -> bool:
@@ -173,14 +208,6 @@ def _has_no_fields(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return kind.num_fields == 0 or any(_has_no_fields(field.type) for field in kind)
     return False
-
-
-def _column(values: list[Any], field: pa.Field, as_json: set[str]) -> pa.Array:
-    import pyarrow as pa  # noqa: PLC0415  see `nerve.cli.bulk.parquet`
-
-    if field.name in as_json:
-        values = [None if value is None else to_json(value).decode() for value in values]
-    return pa.array(values, type=field.type)
 
 
 def _next_rows(file: IO[bytes]) -> list[Any]:

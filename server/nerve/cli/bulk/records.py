@@ -11,6 +11,9 @@ from nerve.errors import NerveError
 MAX_RECORD_BYTES: Final = 64 * 2**20
 """A line or a field that is longer is none: a quote or a line break is missing."""
 
+ERROR_FIELD: Final = "error"
+"""The field, or column, that says why a record has no entities."""
+
 
 @dataclass(slots=True)
 class Record:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from nerve.cli.bulk.formats import Kind, shape_of_input, shape_of_output
-from nerve.cli.bulk.records import OutputBroken, Reader
+from nerve.cli.bulk.records import ERROR_FIELD, OutputBroken, Reader
 from nerve.cli.bulk.sources import STDIN, GivenTexts, Several, open_input
 from nerve.cli.https import Identity
 from nerve.cli.stopping import run, stoppable
@@ -55,8 +55,8 @@ class Remote(NamedTuple):
     wait_s: float
 
 
-def check_fields(text_field: str, entities_field: str) -> None:
-    """Raises InvalidField: a name is missing, or both are the same."""
+def check_fields(text_field: str, entities_field: str, *, keep_going: bool) -> None:
+    """Raises InvalidField: a name is missing, or is that of another field."""
     for flag, name in (("--text-field", text_field), ("--entities-field", entities_field)):
         if not name:
             raise InvalidField(flag, "is empty")
@@ -66,6 +66,9 @@ def check_fields(text_field: str, entities_field: str) -> None:
             raise InvalidField(flag, "is not valid UTF-8") from None
     if text_field == entities_field:
         raise InvalidField("--entities-field", f"{entities_field!r} is the field of the text")
+    if keep_going and ERROR_FIELD in (text_field, entities_field):
+        flag = "--text-field" if text_field == ERROR_FIELD else "--entities-field"
+        raise InvalidField(flag, f"{ERROR_FIELD!r} is the field for errors of --keep-going")
 
 
 def run_bulk(asked: Asked, by: ServerConfig | Remote) -> int:
@@ -97,7 +100,7 @@ def run_bulk(asked: Asked, by: ServerConfig | Remote) -> int:
             finally:
                 part.close()
         position = Position()
-        with stdout_bytes() if asked.output is None else _special(asked.output) as sink:
+        with stdout_bytes() if asked.output is None else written(asked.output) as sink:
             position = run(run_stream(plan, sink))
         return told(position)  # of nothing, if nobody wanted to read on
     finally:
@@ -105,8 +108,8 @@ def run_bulk(asked: Asked, by: ServerConfig | Remote) -> int:
 
 
 @contextmanager
-def _special(path: Path) -> Iterator[BinaryIO]:
-    """A pipe or a device. Raises OutputBroken."""
+def written(path: Path) -> Iterator[BinaryIO]:
+    """A file that is written at once, or a pipe, or a device. Raises OutputBroken."""
     try:
         with path.open("wb") as sink:
             yield sink
@@ -127,8 +130,8 @@ def _wanted(asked: Asked) -> Wanted:
         require_pyarrow("--format")
         if asked.output is not None and not _is_file(asked.output):
             raise InvalidField("--output", f"{asked.output}: Parquet needs a file on a disk")
-    if asked.output and path and file and asked.output.exists() and path.samefile(asked.output):
-        raise InvalidField("--output", f"{asked.output} is the input; name another file")
+    if asked.output and file:
+        _check_apart(file, asked.output)
     return Wanted(
         file,
         kind,
@@ -138,6 +141,18 @@ def _wanted(asked: Asked) -> Wanted:
         keep_going=asked.keep_going,
         restart=asked.restart,
     )
+
+
+def _check_apart(file: Path, output: Path) -> None:
+    """Raises InvalidField: the input would be written over."""
+    from nerve.cli.bulk.output import beside  # noqa: PLC0415  keeps `--help` fast
+
+    if not file.exists():
+        return
+    for number, path in enumerate((output, *beside(output.resolve()))):
+        if path.exists() and file.samefile(path):
+            fault = f"writes {path}, which is the input" if number else "is the input"
+            raise InvalidField("--output", f"{output} {fault}; name another file")
 
 
 def _reader(asked: Asked, wanted: Wanted) -> Reader:

@@ -155,6 +155,8 @@ def check(value: object, model: type[RequestT]) -> RequestT:
             message = "this field is required"
         elif first["type"] != "value_error":
             given = first["input"]
+            if first["type"] == "model_type":  # without the name of our class
+                message = "expected a JSON object"
             if isinstance(given, bool):
                 shown = "true" if given else "false"
             else:

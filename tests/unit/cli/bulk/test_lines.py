@@ -81,6 +81,16 @@ def test_entities_that_were_there_are_replaced(tmp_path: Path) -> None:
     assert JsonlEncoder("found").line(record, NOTHING).endswith(b'"b":2,"found":[]}\n')
 
 
+def test_a_bad_record_has_no_old_entities(tmp_path: Path) -> None:
+    line = b'{"entities":[1],"error":"old","text":7}'
+    (record,) = read(tmp_path / "i", line, Kind.JSONL)
+    assert (
+        JsonlEncoder("entities").line(record, Failed("so")) == b'{"text":7,"error":"line 1: so"}\n'
+    )
+    (record,) = read(tmp_path / "i", b'{"entities":[1]}', Kind.JSONL)
+    assert JsonlEncoder("entities").line(record, Failed("so")) == b'{"error":"line 1: so"}\n'
+
+
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
@@ -136,6 +146,8 @@ def test_a_row_that_is_no_record(tmp_path: Path, row: bytes, fault: str) -> None
             "there is no column 'text'; name one of 'a', 'b' with --text-field",
         ),
         (b"text,text\n", Kind.CSV, "the header has 'text' more than once"),
+        (b"text,a\rA,1\r", Kind.CSV, "a line ends in LF or CRLF, and not in CR alone"),
+        (b"text;a\nA;1\n", Kind.CSV, "there is no column 'text'.*; only commas separate columns"),
     ],
 )
 def test_a_file_without_records(tmp_path: Path, content: bytes, kind: Kind, fault: str) -> None:

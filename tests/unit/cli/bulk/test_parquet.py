@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bulk_runs import plan, run_plan
+from nerve.cli.bulk import parquet_writing
 from nerve.cli.bulk.encoding import JsonlEncoder
 from nerve.cli.bulk.parquet import ParquetReader
 from nerve.cli.bulk.parquet_writing import common_type, entities_type
@@ -66,14 +67,19 @@ def test_a_text_that_is_null(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "fault"), [(b"no", "is no Parquet file"), (None, "there is no column 'text'")]
+    ("columns", "fault"),
+    [
+        ([], "is no Parquet file"),
+        (["body"], "there is no column 'text'"),
+        (["text", "a", "a"], "more than one column is named 'a'"),
+    ],
 )
-def test_no_such_file(tmp_path: Path, content: bytes | None, fault: str) -> None:
+def test_no_such_file(tmp_path: Path, columns: list[str], fault: str) -> None:
     path = tmp_path / "in.parquet"
-    if content is None:
-        pq.write_table(pa.table({"body": ["a"]}), path)
+    if columns:
+        pq.write_table(pa.Table.from_arrays([pa.array(["a"])] * len(columns), columns), path)
     else:
-        path.write_bytes(content)
+        path.write_bytes(b"no")
     with pytest.raises(InputBroken, match=fault):
         ParquetReader(path, text_field="text", carry=True)
 
@@ -108,3 +114,24 @@ def test_fields_without_a_common_type_are_json(tmp_path: Path) -> None:
         {"text": "Ada", "n": "1", "f": 1.0, "new": None},
         {"text": "Bob", "n": '"x"', "f": 2.5, "new": {"a": [1]}},
     ]
+
+
+def test_a_type_that_holds_later_values_holds_earlier_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the run could never end: a whole number of 60 bits, and then one with a fraction."""
+    monkeypatch.setattr(parquet_writing, "GROUP_ROWS", 2)
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.parquet"
+    rows = [{"text": "", "n": n, "m": m} for n, m in ((2**60 + 1, 1), (1, 2), (0.5, 0.5))]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run_plan(plan(source, target), target)
+    made = pq.read_table(target)
+    assert made["n"].to_pylist() == ["1152921504606846977", "1", "0.5"]
+    assert made["m"].to_pylist() == [1.0, 2.0, 0.5]
+
+
+def test_texts_stay_texts_beside_a_bad_one(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.parquet"
+    source.write_text('{"text":"Ada"}\n{"text":[7]}\n{"text":null}\n')
+    run_plan(plan(source, target, keep_going=True), target)
+    assert pq.read_table(target)["text"].to_pylist() == ["Ada", "[7]", None]

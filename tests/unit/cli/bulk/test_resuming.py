@@ -6,16 +6,20 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 import bulk_runs
 from bulk_runs import plan, run_plan
+from nerve.cli.bulk.job import Plan
 from nerve.cli.bulk.journal import CannotResume, Journal
 from nerve.cli.bulk.output import Part
-from nerve.cli.bulk.records import BadRecord
+from nerve.cli.bulk.records import BadRecord, OutputBroken
+from nerve.cli.bulk.window import Tagging
+from nerve.errors import InvalidField
 
 RUNS = Path(bulk_runs.__file__)
 ROWS = [{"id": number, "text": "word " * (number % 5)} for number in range(300)]
@@ -133,11 +137,62 @@ def test_keep_going_goes_on_with_jsonl(source: Path, tmp_path: Path) -> None:
         run_plan(plan(source, tmp_path / "out.csv", keep_going=True), tmp_path / "out.csv")
 
 
+@asynccontextmanager
+async def not_opened() -> AsyncIterator[Tagging]:
+    """A model that is not there, or a server."""
+    raise InvalidField("--model", "is not there")
+    yield
+
+
+def test_what_cannot_begin_leaves_what_there_is(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "out.jsonl"
+    interrupted(source, target)
+    planned = plan(source, target)
+    with pytest.raises(InvalidField, match="is not there"):
+        run_plan(Plan(planned.wanted, planned.reader, planned.encoder, not_opened()), target)
+    run_plan(plan(source, target), target)
+    assert "going on after 250 texts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("appended", "changed"), [(b"", True), (b'{"text":"new"}\n', False)])
+def test_a_whole_part_of_another_input(
+    source: Path, tmp_path: Path, appended: bytes, changed: bool
+) -> None:
+    """All was tagged, and the output could not be made; then the input is another one, or longer."""
+    target, in_the_way = tmp_path / "out.parquet", tmp_path / "out.parquet.part.new"
+    in_the_way.mkdir()
+    with pytest.raises(OutputBroken):
+        run_plan(plan(source, target), target)
+    in_the_way.rmdir()
+    with source.open("ab") as file:
+        file.write(appended)
+    if changed:
+        other_begin(source)
+        with pytest.raises(CannotResume, match=r"the first 300 records of .* are not those"):
+            run_plan(plan(source, target), target)
+        assert not target.exists()
+    else:
+        assert run_plan(plan(source, target), target).position.records == 301
+
+
+def test_a_part_of_stdin_has_no_journal_of_another_run(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.jsonl"
+    interrupted(source, target)
+    part = Part(target, b"x" * 100_000, gzipped=False)
+    part.lock(restart=False)
+    part.start(None)
+    part.close()
+    with pytest.raises(CannotResume, match="there is no journal beside it"):
+        run_plan(plan(source, target), target)
+
+
 def test_two_at_a_time(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.jsonl"
     part = Part(target, b"", gzipped=False)
     part.lock(restart=False)
-    with pytest.raises(CannotResume, match="another nerve infer is writing it"):
+    with pytest.raises(CannotResume, match="another nerve infer is writing it; wait for it"):
         run_plan(plan(source, target), target)
     part.close()
 

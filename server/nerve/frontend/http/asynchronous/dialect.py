@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Mapping
@@ -10,7 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from nerve.config.server import ServerConfig
-from nerve.errors import AsyncBodyTooLarge, BodyTooLarge, InvalidField, Unsupported
+from nerve.errors import (
+    AsyncBodyTooLarge,
+    AsyncRequestNotFound,
+    BodyTooLarge,
+    InvalidField,
+    Unsupported,
+)
 from nerve.exchange import Access, current
 from nerve.frontend.http.asynchronous.schemas import (
     AsyncAccepted,
@@ -35,6 +42,8 @@ if TYPE_CHECKING:
     from nerve.jobs.service import JobService
 
 OF_REQUEST: Final = "/async_request/{request_id}"
+REQUEST_ID: Final = re.compile("[0-9a-f]{32}")
+"""What `_job` makes."""
 EXAMPLE: Final = {
     "model_input": {"inputs": ["Ada Lovelace lived in London"], "aggregation_strategy": "max"},
     "priority": 0,
@@ -139,16 +148,24 @@ class AsyncDialect(TeiDialect):
             raise AsyncBodyTooLarge(given, limit) from error
 
     async def _status(self, request: web.Request) -> web.Response:
-        record = await self._on.status(request.match_info["request_id"], _key())
+        record = await self._on.status(self._request_id(request), _key())
         return json_response(status_of(record))
 
     async def _result(self, request: web.Request) -> web.Response:
-        body = await self._on.result(request.match_info["request_id"], _key())
+        body = await self._on.result(self._request_id(request), _key())
         return web.Response(body=body, content_type=JSON)
 
     async def _cancel(self, request: web.Request) -> web.Response:
-        canceled, record = await self._on.cancel(request.match_info["request_id"], _key())
+        canceled, record = await self._on.cancel(self._request_id(request), _key())
         return json_response(cancellation_of(record, canceled=canceled))
+
+    def _request_id(self, request: web.Request) -> str:
+        """Raises AsyncRequestNotFound: it is no id of ours. A store may not be able to look for one
+        (PostgreSQL has no text with NUL), and that is no fault of the store's."""
+        request_id = request.match_info["request_id"]
+        if REQUEST_ID.fullmatch(request_id) is None:
+            raise AsyncRequestNotFound(request_id, self._config.async_retention_s)
+        return request_id
 
     async def _queue(self, request: web.Request) -> web.Response:
         jobs = self._on

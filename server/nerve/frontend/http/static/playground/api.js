@@ -2,7 +2,7 @@
 
 const BASE = new URL("../", import.meta.url);
 const KEY = "nerve-api-key";
-const UNKNOWN = { unauthenticated: true, access_denied: true };
+const KEY_WANTED = new Set(["unauthenticated", "access_denied"]);
 
 /** What the server, or the way to it, says of a request that failed. */
 export class ApiError extends Error {
@@ -22,16 +22,28 @@ export class ApiError extends Error {
 let askForKey = null;
 let asking = null;
 let declined = false;
+let unkept = null; // the key, where the browser keeps nothing
 
 /** The address of a path of the API ("v1/models"), also below a proxy's prefix. */
 export const address = (path) => new URL(path.replace(/^\//, ""), BASE).href;
 
 export const key = {
-  get: () => sessionStorage.getItem(KEY),
+  get() {
+    try {
+      return sessionStorage.getItem(KEY) ?? unkept;
+    } catch {
+      return unkept;
+    }
+  },
   set(value) {
     declined = false;
-    if (value) sessionStorage.setItem(KEY, value);
-    else sessionStorage.removeItem(KEY);
+    unkept = null;
+    try {
+      if (value) sessionStorage.setItem(KEY, value);
+      else sessionStorage.removeItem(KEY);
+    } catch {
+      unkept = value; // until the page is left
+    }
     dispatchEvent(new Event("nerve-key"));
   },
 };
@@ -57,8 +69,8 @@ export function mayAsk() {
  * @param {string} path
  * @param {{body?: unknown, signal?: AbortSignal}} [options] `body` goes as JSON.
  * @returns {Promise<{status: number, body: unknown, headers: Headers}>} `body` is what the JSON
- *   says, or a string if the answer is none.
- * @throws {ApiError} any status but 2xx, or no answer.
+ *   says, null if the answer is empty.
+ * @throws {ApiError} any status but 2xx, no answer, or one that is no JSON.
  * @throws {DOMException} AbortError, if the signal came.
  */
 export async function request(method, path, options = {}) {
@@ -66,7 +78,7 @@ export async function request(method, path, options = {}) {
   try {
     return await once(method, path, options, used);
   } catch (error) {
-    if (!(error instanceof ApiError) || !UNKNOWN[error.reason] || !askForKey) throw error;
+    if (!(error instanceof ApiError) || !KEY_WANTED.has(error.reason) || !askForKey) throw error;
     // Another request may have got one meanwhile.
     const given = key.get() !== used ? key.get() : await wanted(error.message);
     options.signal?.throwIfAborted();
@@ -108,22 +120,27 @@ async function once(method, path, { body, signal }, secret) {
     throw new ApiError(0, "The server does not answer.", "no_answer");
   }
   const parsed = parse(text);
+  if (response.ok && parsed === undefined) {
+    throw new ApiError(response.status, "The answer is no JSON: it comes from something between this page and the server.", "no_json");
+  }
   if (response.ok) return { status: response.status, body: parsed, headers: response.headers };
   throw failure(response, parsed);
 }
 
+/** What JSON says; null for nothing, undefined for what is none. */
 function parse(text) {
+  if (!text) return null;
   try {
     return JSON.parse(text);
   } catch {
-    return text;
+    return undefined;
   }
 }
 
 function failure(response, body) {
   const says = body !== null && typeof body === "object" ? body : {};
-  const message = says.error ?? `The answer was ${response.status} ${response.statusText}`.trim();
-  const reason = says.reason ?? response.headers.get("x-nerve-reason") ?? "";
-  const seconds = Number.parseFloat(response.headers.get("retry-after") ?? "");
-  return new ApiError(response.status, String(message), reason, Number.isFinite(seconds) ? seconds : null);
+  const message = typeof says.error === "string" ? says.error : `The answer was ${response.status} ${response.statusText}`.trim();
+  const reason = typeof says.reason === "string" ? says.reason : response.headers.get("x-nerve-reason") ?? "";
+  const seconds = Math.max(0, Number.parseFloat(response.headers.get("retry-after") ?? ""));
+  return new ApiError(response.status, message, reason, Number.isFinite(seconds) ? seconds : null);
 }

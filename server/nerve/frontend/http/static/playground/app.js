@@ -7,6 +7,7 @@ import { page } from "./route.js";
 import { mount as mountTag } from "./tag.js";
 
 const PAGES = {
+  __proto__: null, // "constructor" is no page
   "/": { title: "Playground", mount: mountTag },
   "/models": { title: "Models", mount: mountModels },
 };

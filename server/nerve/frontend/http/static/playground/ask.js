@@ -7,6 +7,7 @@ const BATCH = 32;
 const FIRST_BATCH = 4; // twice as many in each of the next ones, so that something is there soon
 const BATCH_UNITS = 200_000;
 const UTF8_BYTES_A_UNIT = 6; // "\u0000" in JSON
+const OPTIONS_BYTES = 300; // of a body without its texts
 const AT_ONCE = 3;
 const TRIES = 4;
 const LONGEST_WAIT_S = 20;
@@ -29,10 +30,26 @@ export function path({ model, version }) {
 }
 
 /** The pieces that a text goes in; one where it is not to be split. */
-export function piecesOf(text, { split, limits }) {
+export function piecesOf(text, { split, limits, server }) {
   if (!split) return [{ start: 0, end: text.length }];
   const room = limits ? Math.max(8, limits.max_tokens - SPECIAL_TOKENS) : 500;
-  return cut(text, limits && limits.stride !== null ? WINDOWED_TOKENS : room);
+  const pieces = cut(text, limits && limits.stride !== null ? WINDOWED_TOKENS : room);
+  return pieces.flatMap((piece) => fitting(text, piece, bodyBytes(server) - OPTIONS_BYTES));
+}
+
+/** What a request may have. */
+function bodyBytes(server) {
+  const { max_body_bytes: most = Infinity, max_predict_tokens_bytes: here = Infinity } = server?.limits ?? {};
+  return Math.min(most, here);
+}
+
+/** A piece in so many that each can be sent in a request of its own. */
+function fitting(text, piece, bytes) {
+  const { start, end } = piece;
+  if ((end - start) * UTF8_BYTES_A_UNIT <= bytes) return [piece];
+  if (new TextEncoder().encode(JSON.stringify(text.slice(start, end))).length <= bytes) return [piece];
+  const smaller = halves(text, piece);
+  return smaller.length === 1 ? smaller : smaller.flatMap((each) => fitting(text, each, bytes));
 }
 
 /**
@@ -76,8 +93,7 @@ export async function ask(api, text, wanted, { signal, onBatch, onWait }) {
 function batches(pieces, server) {
   const limits = server?.limits ?? {};
   const most = Math.min(BATCH, limits.max_client_batch_size ?? BATCH);
-  const bytes = Math.min(limits.max_body_bytes ?? Infinity, limits.max_predict_tokens_bytes ?? Infinity);
-  const units = Math.min(BATCH_UNITS, bytes / UTF8_BYTES_A_UNIT - 1_000);
+  const units = Math.min(BATCH_UNITS, bodyBytes(server) / UTF8_BYTES_A_UNIT - 1_000);
   const made = [];
   let held = Infinity;
   for (const piece of pieces) {

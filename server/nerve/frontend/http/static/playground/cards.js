@@ -125,7 +125,9 @@ export class ModelCard {
     this.fault = el("div", { class: "notice bad", hidden: true });
     this.facts = el("dl", { class: "facts" });
     this.labels = el("details", { class: "labels", hidden: true });
-    this.versions = el("details", { class: "versions", hidden: true });
+    this.count = el("summary"); // stays, as it may have the focus
+    this.rows = el("tbody");
+    this.versions = this.newVersions();
     this.charts = charts ? new Charts(newCharts(), name, open) : null;
     this.load = el("button", { type: "button", class: "small", on: { click: () => control.load() } });
     this.unload = el("button", {
@@ -222,11 +224,18 @@ export class ModelCard {
       el("ul", { class: "pills" }, ...labels.map((label) => el("li", { class: "pill" }, label))));
   }
 
+  newVersions() {
+    const columns = ["Version", "State", "Precision", "Rows a batch", "Padding", "Reason"];
+    return el("details", { class: "versions", hidden: true }, this.count,
+      wideTable(`Versions of ${this.name}`, el("table", {},
+        el("thead", {}, el("tr", {}, ...columns.map((each) => el("th", { scope: "col" }, each)))),
+        this.rows)));
+  }
+
   drawVersions(status, totals) {
     const rows = status?.versions ?? [];
     this.versions.hidden = rows.length < 2;
     if (this.versions.hidden) return;
-    const columns = ["Version", "State", "Precision", "Rows a batch", "Padding", "Reason"];
     const { number, share } = formats;
     const line = ({ version, state, reason, statistics: did }) => {
       const [word, tone] = stateOf({ state, reason });
@@ -238,11 +247,8 @@ export class ModelCard {
         el("td", {}, did?.batches ? share(did.padding_waste) : "–"),
         el("td", { class: "reason" }, reason || "–"));
     };
-    this.versions.replaceChildren(
-      el("summary", {}, counted(rows.length, "version", "versions")),
-      wideTable(`Versions of ${this.name}`, el("table", {},
-        el("thead", {}, el("tr", {}, ...columns.map((each) => el("th", { scope: "col" }, each)))),
-        el("tbody", {}, ...rows.map(line)))));
+    this.count.textContent = counted(rows.length, "version", "versions");
+    this.rows.replaceChildren(...rows.map(line));
   }
 
   /** Show why a request of the buttons failed; null takes it away. */

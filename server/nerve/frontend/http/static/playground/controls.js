@@ -6,6 +6,7 @@ import { choices, choose } from "./route.js";
 const AGAIN_MS = 2_000;
 const KEPT_AFTER_MS = 200;
 const STRATEGIES = {
+  __proto__: null,
   none: "Tokens as the model sees them",
   simple: "Neighbouring tokens of one kind",
   first: "Words, by their first token",
@@ -22,7 +23,9 @@ export class Controls {
   server = null;
   #timer = null;
   #keeping = null;
-  #stop = new AbortController();
+  #asking = new AbortController();
+  #due = false; // the text is to be read again, as soon as all is known
+  #waits = false; // for the model to be ready
 
   constructor(api, { changed, failed }) {
     Object.assign(this, { api, changed, failed });
@@ -47,38 +50,60 @@ export class Controls {
     this.#showStrategy();
   }
 
-  /** Ask the server what it has; again and again while the model is not ready. */
-  async refresh() {
+  /**
+   * Ask the server what it has; again and again while the model is not ready, or the server busy.
+   *
+   * @param {boolean} rerun what is known has the text read again.
+   */
+  async refresh(rerun = false) {
+    this.#due ||= rerun; // also where another call comes later, and this one to nothing
     clearTimeout(this.#timer);
-    const signal = this.#stop.signal;
+    this.#asking.abort();
+    const { signal } = (this.#asking = new AbortController());
     try {
-      const [models, server] = await Promise.all([
-        this.api.get("v1/models", { signal }),
-        this.server ?? this.api.get("v1/server", { signal }).then(({ body }) => body),
-      ]);
-      this.models = models.body.models;
-      this.server = server;
-      this.#showModels();
-      const name = this.modelSelect.value;
-      this.model = name ? (await this.api.get(`v1/models/${encodeURIComponent(name)}`, { signal })).body : null;
-      this.#showVersions();
+      await this.#look(signal);
     } catch (error) {
-      if (error.name !== "AbortError") this.failed(error);
+      if (signal.aborted) return;
+      this.failed(error);
+      if (error.retryAfterS !== null) this.#again(error.retryAfterS * 1e3);
       return;
     }
-    if (this.model?.state !== "READY" && !signal.aborted) {
-      this.#timer = setTimeout(async () => {
-        await this.refresh();
-        if (this.model?.state === "READY") this.changed(true);
-        else this.changed(false);
-      }, AGAIN_MS);
-    }
+    const ready = this.model?.state === "READY";
+    const rerunNow = this.#due || (ready && this.#waits);
+    this.#due = false;
+    this.#waits = !ready;
+    if (!ready) this.#again(0);
+    this.changed(rerunNow);
+  }
+
+  #again(afterMs) {
+    this.#timer = setTimeout(() => this.refresh(), Math.max(AGAIN_MS, afterMs || 0));
+  }
+
+  async #look(signal) {
+    const [models, server] = await Promise.all([
+      this.api.get("v1/models", { signal }), this.api.get("v1/server", { signal }),
+    ]);
+    signal.throwIfAborted();
+    this.models = models.body.models;
+    this.server = server.body;
+    this.#showModels();
+    const name = this.modelSelect.value;
+    const model = name ? (await this.api.get(`v1/models/${encodeURIComponent(name)}`, { signal })).body : null;
+    signal.throwIfAborted(); // another model may have been chosen meanwhile
+    this.model = model;
+    this.#showVersions();
+  }
+
+  /** Whether a version that answered is among those that are known. */
+  knows(version) {
+    return this.model === null || this.model.versions.some((each) => each.version === version);
   }
 
   close() {
     clearTimeout(this.#timer);
     clearTimeout(this.#keeping);
-    this.#stop.abort();
+    this.#asking.abort();
   }
 
   /** What is chosen. `limits` and `labels` are those of the version that answers. */
@@ -92,12 +117,11 @@ export class Controls {
     };
   }
 
-  async #modelChosen() {
-    this.wanted = { model: this.modelSelect.value, version: "" };
+  #modelChosen() {
     this.model = null;
+    this.#showVersions(); // those of the other model are none of this one
     this.#chosen(false);
-    await this.refresh();
-    this.#chosen(true);
+    this.refresh(true);
   }
 
   #chosen(rerun) {

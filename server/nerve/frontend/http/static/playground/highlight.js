@@ -3,9 +3,10 @@
 import { el } from "./dom.js";
 
 const BLOCK_UNITS = 1_500;
-const LONGEST_BLOCK_UNITS = 16_000;
-const AT_ONCE = 24;
+const LONGEST_BLOCK_UNITS = 4_000;
+const AT_ONCE_UNITS = 36_000;
 const SLICE_MS = 8;
+const LONG_LABEL = 24;
 
 /** What is shown of one text; it grows while answers arrive. */
 export class TextView {
@@ -56,7 +57,7 @@ export class TextView {
    * @param {Array<{start: number, end: number}>} unread what no model saw.
    */
   add(entities, end, unread = []) {
-    this.#waiting.push(...entities);
+    for (const each of entities) this.#waiting.push(each); // too many for arguments
     this.#unread.push(...unread);
     const whole = end === this.#text.length;
     for (;;) {
@@ -92,11 +93,24 @@ export class TextView {
     for (;;) {
       const line = from < known ? this.#text.indexOf("\n", from) + 1 : 0;
       const none = line === 0 || line > known;
-      if (none && known - this.#next > LONGEST_BLOCK_UNITS) return known;
+      if (none && known - this.#next > LONGEST_BLOCK_UNITS) return this.#within(known);
       if (none) return null;
       if (!this.#waiting.some(({ start, end }) => start < line && line < end)) return line;
       from = line;
     }
+  }
+
+  /** Where a line that is longer than a block can be cut: behind a space, or where the block is full. */
+  #within(known) {
+    let at = this.#next + LONGEST_BLOCK_UNITS;
+    const space = /\s/g;
+    space.lastIndex = at - BLOCK_UNITS;
+    const found = space.exec(this.#text);
+    if (found && found.index < at) at = found.index + 1;
+    const crossed = this.#waiting.find(({ start, end }) => start < at && at < end);
+    if (crossed) at = crossed.end;
+    if (/[\udc00-\udfff]/.test(this.#text[at] ?? "")) at += 1;
+    return Math.min(at, known);
   }
 
   #block(end) {
@@ -109,14 +123,14 @@ export class TextView {
     this.#blocks.push(block);
     this.#of.set(node, block);
     this.root.append(node);
-    this.root.classList.toggle("long", this.#blocks.length > AT_ONCE);
+    this.root.classList.toggle("long", this.#next > AT_ONCE_UNITS);
     this.#seen.observe(node);
   }
 
   /** Draw what is not fresh: few blocks at once, many a few milliseconds at a time. */
   #later() {
     clearTimeout(this.#timer);
-    if (this.#blocks.length <= AT_ONCE) this.#slice(Infinity);
+    if (this.#next <= AT_ONCE_UNITS) this.#slice(Infinity);
     else this.#timer = setTimeout(() => this.#slice(performance.now() + SLICE_MS), 20);
   }
 
@@ -145,7 +159,7 @@ export class TextView {
   #mark(entity) {
     const { start, end, label, score } = entity;
     const data = { label, score, start, end, colour: this.#colour(label) };
-    return el("mark", { class: "entity", tabIndex: -1, data }, this.#text.slice(start, end));
+    return el("mark", { class: label.length > LONG_LABEL ? "entity long-label" : "entity", tabIndex: -1, data }, this.#text.slice(start, end));
   }
 
   #plain(parts, start, end) {

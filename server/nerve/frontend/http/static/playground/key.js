@@ -21,7 +21,10 @@ export function ask(why = WHY) {
     dialog.returnValue = "";
     if (!dialog.open) dialog.showModal();
     input.focus();
-    const closed = () => resolve(dialog.returnValue || null);
+    const closed = () => {
+      resolve(dialog.returnValue || null);
+      dialog.returnValue = ""; // a key stays in no element
+    };
     dialog.addEventListener("close", closed, { once: true });
   });
 }

@@ -59,7 +59,7 @@ function confirmUnload(root, name) {
 
 class ModelsPage {
   constructor(root, api) {
-    Object.assign(this, { root, api, server: null, timer: null, running: false });
+    Object.assign(this, { root, api, server: null, stale: true, timer: null, running: false });
     this.gone = new AbortController();
     this.cards = new Map();
     this.known = new Map();
@@ -81,7 +81,9 @@ class ModelsPage {
     this.seen = () => (document.hidden ? clearTimeout(this.timer) : this.look());
     document.addEventListener("visibilitychange", this.seen);
     this.keyed = () => this.look();
-    for (const event of ["nerve-key", "nerve-back"]) addEventListener(event, this.keyed);
+    this.back = () => { this.stale = true; this.look(); };
+    addEventListener("nerve-key", this.keyed);
+    addEventListener("nerve-back", this.back);
     this.look();
   }
 
@@ -89,7 +91,8 @@ class ModelsPage {
     this.gone.abort();
     clearTimeout(this.timer);
     document.removeEventListener("visibilitychange", this.seen);
-    for (const event of ["nerve-key", "nerve-back"]) removeEventListener(event, this.keyed);
+    removeEventListener("nerve-key", this.keyed);
+    removeEventListener("nerve-back", this.back);
   }
 
   /** For those who listen to the page; what changes all the time is not said. */
@@ -112,7 +115,7 @@ class ModelsPage {
       this.told(null);
     } catch (error) {
       if (this.gone.signal.aborted) return;
-      if (!(error instanceof ApiError)) throw error;
+      if (!(error instanceof ApiError)) reportError(error); // a fault of this page; it goes on
       wait = error.status === 401 || error.status === 403 ? null : PATIENCE_MS;
       this.told(error, wait);
     } finally {
@@ -138,7 +141,7 @@ class ModelsPage {
   }
 
   async ask() {
-    this.server ??= await this.get("v1/server");
+    if (this.stale) await this.meet();
     const [{ models }, metrics] = await Promise.all([
       this.get("v1/models"), this.server.metrics ? this.get(METRICS) : null,
     ]);
@@ -148,11 +151,22 @@ class ModelsPage {
     this.draw(models, totals);
   }
 
-  /** Look closer at models that have changed. */
+  /** Learn what the server may and has; one that came back may be another. */
+  async meet() {
+    const server = await this.get("v1/server");
+    const same = JSON.stringify(server) === JSON.stringify(this.server);
+    Object.assign(this, { server, stale: false });
+    if (same) return;
+    for (const { element } of this.cards.values()) element.remove();
+    for (const map of [this.cards, this.known]) map.clear();
+  }
+
+  /** Look closer at models that have changed, and at what each of several versions did. */
   async askMore(models, totals) {
     await Promise.all(models.map(async (row) => {
       const loads = [...(totals?.models.get(row.name)?.versions ?? [])];
-      const key = JSON.stringify([row, loads]);
+      const did = totals ? totals.models.get(row.name)?.run.count : Date.now();
+      const key = JSON.stringify([row, loads, row.versions.length > 1 ? did : null]);
       if (this.known.get(row.name)?.key === key) return;
       try {
         const status = await this.get(`v1/models/${encodeURIComponent(row.name)}`);
@@ -165,10 +179,11 @@ class ModelsPage {
 
   keep(totals) {
     const before = this.looks.at(-1);
-    if (before && totals.time - before.time < 0.2) return; // nothing can be told of so short a time
+    const seconds = before ? totals.time - before.time : 0;
+    if (before && Math.abs(seconds) < 0.2) return; // nothing can be told of so short a time
+    if (seconds < 0) this.looks = []; // the server's clock was set back
     this.looks = [...this.looks, totals].slice(-LOOKS - 1);
-    if (!before) return;
-    const seconds = totals.time - before.time;
+    if (seconds <= 0) return;
     const [earlier] = this.looks;
     const push = (points, point) => [...points, point].slice(-MOST);
     const waiting = [...totals.models.values()].reduce((sum, model) => sum + model.waiting, 0);
@@ -266,7 +281,8 @@ class ModelsPage {
 
   redraw(card) {
     const status = this.known.get(card.name)?.status ?? null;
-    card.draw(card.row, status, this.looks.at(-1)?.models.get(card.name), Date.now() / 1000);
+    const last = this.looks.at(-1);
+    card.draw(card.row, status, last?.models.get(card.name), last?.time ?? Date.now() / 1000);
   }
 }
 

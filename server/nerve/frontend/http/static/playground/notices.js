@@ -6,6 +6,7 @@ const BUSY = new Set([
   "overloaded", "queue_full", "wait_too_long", "server_busy", "rate_limited", "transform_down",
 ]);
 const ADVICE = {
+  __proto__: null,
   no_answer: "See whether it still runs. This page goes on by itself when it is back.",
   unauthenticated: "Give a key that this server knows.",
   access_denied: "Give a key that may do this.",

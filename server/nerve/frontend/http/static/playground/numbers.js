@@ -90,13 +90,14 @@ function grown(now, before) {
 }
 
 function grownHistogram(now, before) {
-  const anew = now.count < before.count;
+  const fell = ([bound, value]) => value < (before.buckets.get(bound) ?? 0);
+  const anew = now.count < before.count || now.sum < before.sum || [...now.buckets].some(fell);
   const buckets = new Map();
   for (const [bound, value] of now.buckets) {
     buckets.set(bound, anew ? value : value - (before.buckets.get(bound) ?? 0));
   }
   return {
-    buckets, sum: anew ? now.sum : now.sum - before.sum, count: grown(now.count, before.count),
+    buckets, sum: anew ? now.sum : now.sum - before.sum, count: anew ? now.count : now.count - before.count,
   };
 }
 
@@ -140,7 +141,7 @@ export function modelPoint(now, before, earlier, seconds) {
     wait50: quantile(queue, 0.5), wait99: quantile(queue, 0.99),
     run50: quantile(run, 0.5), run99: quantile(run, 0.99),
     rows: rows.count > 0 ? rows.sum / rows.count : null,
-    tokens: tokens / seconds, padding: padded > 0 ? (padded - tokens) / padded : null,
+    tokens: tokens / seconds, padding: padded > 0 ? Math.max(0, padded - tokens) / padded : null,
     waiting: now.waiting, age: now.age,
   };
 }

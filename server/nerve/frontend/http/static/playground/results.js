@@ -12,6 +12,7 @@ import { tooltips } from "./tooltip.js";
 const SAID_AFTER_MS = 300;
 const SHOWN_AGAIN_MS = 150;
 const JSON_BLOCK = 20_000;
+const JSON_ENTITIES = 5_000; // browsers take seconds for a hundred thousand lines
 const DONE_MS = 2_000;
 
 /** Shows one result: see `Result` in tag.js. */
@@ -74,6 +75,7 @@ export class Results {
     this.hideTip();
     this.notices.replaceChildren();
     this.body.hidden = this.copies.hidden = false;
+    this.buttons.gRPC.hidden = !result.server?.grpc.port;
     this.text.reset(result.text, result.colour);
     this.text.filter(this.#wanted());
   }
@@ -192,17 +194,22 @@ export class Results {
     ];
   }
 
-  #answer() {
-    return answers(this.#result.batches, this.#wanted(), this.#result.offsets).map(written).join("");
+  #answer(most = Infinity) {
+    return answers(this.#result.batches, this.#wanted(), this.#result.offsets, most).map(written).join("");
   }
 
   #showJson() {
-    const { batches } = this.#result;
+    const { batches, entities } = this.#result;
+    const wanted = this.#wanted();
+    const all = entities.reduce((sum, each) => sum + (wanted(each) ? 1 : 0), 0);
     const pieces = batches.reduce((sum, batch) => sum + batch.pieces.length, 0);
     this.jsonHint.textContent = pieces === 1
       ? "The answer to the request as it is copied; offsets count code points."
       : `The answers to ${counted(batches.length, "request", "requests")} with ${number(pieces)} pieces of the text, as they are copied; offsets count code points from the start of each piece.`;
-    const text = this.#answer();
+    if (all > JSON_ENTITIES) {
+      this.jsonHint.textContent += ` The first ${number(JSON_ENTITIES)} of ${number(all)} are shown; “Download JSON” has all.`;
+    }
+    const text = this.#answer(JSON_ENTITIES);
     const parts = [];
     for (let at = 0; at < text.length;) {
       const line = text.indexOf("\n", at + JSON_BLOCK);

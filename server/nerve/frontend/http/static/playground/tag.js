@@ -15,7 +15,6 @@ import { Results } from "./results.js";
 const TYPING_MS = 350;
 const TYPING_LONG_MS = 1_200;
 const LONG_UNITS = 20_000;
-const GONE = "no_answer";
 
 let kept = EXAMPLES[0].text; // while other pages are shown; never in the address or on a disk
 
@@ -29,7 +28,6 @@ let kept = EXAMPLES[0].text; // while other pages are shown; never in the addres
 class TagPage {
   #stop = null;
   #timer = null;
-  #failure = null;
   #leaving = new AbortController();
 
   constructor(root, api) {
@@ -47,7 +45,8 @@ class TagPage {
       el("div", { class: "tag" }, this.controls.root, this.editor.root, this.results.root));
     const { signal } = this.#leaving;
     addEventListener("nerve-key", () => this.#start(), { signal });
-    addEventListener("nerve-back", () => { if (this.#failure?.reason === GONE) this.#start(); }, { signal });
+    addEventListener("nerve-back", () => this.#start(), { signal }); // it may be another server now
+    document.addEventListener("visibilitychange", () => { if (!document.hidden) this.controls.refresh(); }, { signal });
     this.#start();
   }
 
@@ -59,13 +58,12 @@ class TagPage {
     this.results.close();
   }
 
-  async #start() {
-    this.#failure = null;
-    await this.controls.refresh();
-    if (!this.#failure && !this.#leaving.signal.aborted) this.run();
+  #start() {
+    this.controls.refresh(true);
   }
 
   #adjusted() {
+    if (!this.controls.model) this.#stop?.abort(); // of a model that is no longer the chosen one
     if (this.#notReady()) this.run();
     else this.results.refilter();
   }
@@ -94,7 +92,6 @@ class TagPage {
     this.results.busy(0);
     try {
       await this.#ask(text, stop.signal);
-      this.#failure = null;
     } catch (error) {
       if (!stop.signal.aborted) this.#failed(error, () => this.#start());
     } finally {
@@ -120,6 +117,7 @@ class TagPage {
     };
     await ask(this.api, text, values, watch);
     this.#tellCut(result, values);
+    if (![...result.answered].every((version) => !version || this.controls.knows(version))) this.controls.refresh();
   }
 
   #tellCut(result, values) {
@@ -139,8 +137,7 @@ class TagPage {
   }
 
   #failed(error, again) {
-    this.#failure = error;
-    if (error.reason === GONE) dispatchEvent(new Event("nerve-gone"));
+    if (error.reason === "no_answer") dispatchEvent(new Event("nerve-gone"));
     const buttons = [el("button", { type: "button", class: "small", on: { click: () => { mayAsk(); again(); } } }, "Try again")];
     if (error.status === 401 || error.status === 403) {
       buttons.unshift(el("button", { type: "button", class: "small", on: { click: async () => {
@@ -163,7 +160,7 @@ function newResult(text, { model, version, strategy, labels, server }) {
     batches: [], entities: [], pieces: 0, tokens: 0, answered: new Set(), tookMs: 0,
     add(batch) {
       this.batches.push(batch);
-      this.entities.push(...batch.entities.flat());
+      for (const found of batch.entities) for (const each of found) this.entities.push(each);
       this.pieces += batch.pieces.length;
       this.tokens += Number(batch.headers.get("x-compute-tokens") ?? 0);
       this.answered.add(batch.headers.get("x-nerve-model-version"));
