@@ -19,6 +19,7 @@ from aiohttp.test_utils import TestServer
 from prometheus_client import CollectorRegistry
 
 from nerve.config.server import ServerConfig, load_server_config
+from nerve.errors import StoreFailed
 from nerve.jobs.pace import Pace
 from nerve.jobs.records import ClaimedJob, JobRecord, JobStore, NewJob, Status, WebhookStatus
 from nerve.jobs.runner import Answered
@@ -160,6 +161,54 @@ async def until(told: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not await told():
             await asyncio.sleep(0.01)
+
+
+class Failing:
+    """A store whose calls fail while it is `down`, before or after they were written."""
+
+    def __init__(self, store: JobStore, *, shared: bool | None = None) -> None:
+        self._store, self.down, self.calls = store, False, 0
+        self.failed_at = 0.0
+        self.shared = store.shared if shared is None else shared
+        self.after: set[str] = set()
+        """What is done and fails all the same, once each, where it did something."""
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._store, name)
+
+        async def call(*args: object, **named: object) -> object:
+            if self.down and name not in ("open", "aclose"):
+                self.calls, self.failed_at = self.calls + 1, time.monotonic()
+                raise StoreFailed("disk I/O error")
+            result = await real(*args, **named)
+            if result and name in self.after:
+                self.after.remove(name)
+                raise StoreFailed("no answer")
+            return result
+
+        return call
+
+
+async def die_with(store: JobStore, owner: str) -> None:
+    """A server that is killed while it works on all that it can get."""
+    await store.open()
+    now = time.time()
+    await store.recover(frozenset({owner}), now, 5)
+    for alone in (True, False):
+        await store.claim(owner, now, 30.0, 100, alone=alone)
+    await store.aclose()
+
+
+async def killed(folder: Path, times: int, *made: NewJob) -> None:
+    """Accept requests, and be killed with them that often."""
+    config = job_config(folder)
+    store = new_job_store(config)
+    await store.open()
+    for job in made:
+        await store.add(job)
+    await store.aclose()
+    for number in range(times):
+        await die_with(new_job_store(config), f"gone {number}")
 
 
 @dataclass

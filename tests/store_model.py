@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from nerve.jobs.kept import EXPIRED, interrupted
@@ -13,6 +14,7 @@ from nerve.jobs.records import (
     JobError,
     JobRecord,
     NewJob,
+    Recovered,
     Status,
     WebhookStatus,
 )
@@ -88,13 +90,16 @@ class Model:
             job, self.order, status_at=job.created_at, webhook_status=to_send
         )
 
-    def claim(self, owner: str, now: float, limit: int, *, alone: bool) -> list[ClaimedJob]:
+    def claim(
+        self, owner: str, now: float, limit: int, *, alone: bool, without: Collection[str]
+    ) -> list[ClaimedJob]:
         ready = [
             each
             for each in self.entries.values()
             if each.status is Status.QUEUED
             and each.not_before <= now
             and (each.interruptions > 1) == alone
+            and each.job.model not in without
             and (each.attempts > 0 or each.job.expires_at > now)
         ]
         ready.sort(key=lambda each: (each.job.priority, each.job.created_at, each.order))
@@ -134,10 +139,10 @@ class Model:
                     each.queue(now, attempts=-1)
                 each.owner = None
 
-    def recover(self, owner: str, now: float, max_interruptions: int) -> int:
-        found = 0
+    def recover(self, owners: frozenset[str], now: float, max_interruptions: int) -> Recovered:
+        found = failed = 0
         for each in self.entries.values():
-            if each.owner in {None, owner}:
+            if each.owner is None or each.owner in owners:
                 continue
             each.owner = None
             if each.status is Status.IN_PROGRESS:
@@ -147,7 +152,8 @@ class Model:
                 if each.interruptions > max_interruptions:
                     why = (interrupted(each.interruptions),)
                     each.end(Done(Status.FAILED, "", None, why), now)
-        return found
+                    failed += 1
+        return Recovered(found - failed, failed)
 
     def expire(self, now: float) -> int:
         old = [
@@ -171,13 +177,14 @@ class Model:
                 entry.webhook_status = WebhookStatus.CANCELED
         return before
 
-    def counts(self) -> Counts:
-        states = [each.status for each in self.entries.values()]
+    def counts(self, model: str) -> Counts:
+        entries = [each for each in self.entries.values() if each.job.model == model]
+        states = [each.status for each in entries]
         return Counts(
             states.count(Status.QUEUED),
             states.count(Status.IN_PROGRESS),
             len(states),
-            sum(each.held_bytes for each in self.entries.values()),
+            sum(each.held_bytes for each in entries),
         )
 
     def claim_deliveries(self, owner: str, now: float, limit: int) -> list[Delivery]:

@@ -78,7 +78,7 @@ TABLE: Final[dict[type[errors.NerveError], Outcome]] = {
     errors.DeadlineExceeded: Outcome(504, "DEADLINE_EXCEEDED", 504, "Backend", 503, "UNAVAILABLE"),
     errors.Unsupported: Outcome(501, "UNIMPLEMENTED", 501, "Validation", 501),
     errors.ServerFault: Outcome(500, "INTERNAL", 500, "Backend", 500),
-    errors.StoreFailed: Outcome(500, "INTERNAL", 500, "Backend", 500),
+    errors.StoreFailed: Outcome(503, "UNAVAILABLE", 503, "Unhealthy", 503),
     errors.TokenizationFailed: Outcome(500, "INTERNAL", 422, "Tokenizer", 500),
     errors.InferenceFailed: Outcome(500, "INTERNAL", 424, "Backend", 500),
     errors.NonFiniteScores: Outcome(500, "INTERNAL", 500, "Backend", 500),
@@ -104,7 +104,9 @@ def retry_after_s(error: errors.NerveError) -> int | None:
     if isinstance(error, errors.ModelNotReady):  # a model that failed to load stays as it is
         passing = error.state in ("LOADING", "UNLOADING")
     else:
-        passing = isinstance(error, errors.ModelUnloaded | errors.ServerStopping)
+        passing = isinstance(
+            error, errors.ModelUnloaded | errors.ServerStopping | errors.StoreFailed
+        )
     return RETRY_AFTER_S if passing else None
 
 

@@ -27,6 +27,12 @@ NAT64: Final = IPv6Network("64:ff9b::/96")
 """RFC 6052: its last 32 bits are an IPv4 address, to which it leads."""
 _ODD: Final = re.compile(r"[\x00-\x20\x7f\\]")
 """Parsers of URLs differ in what they make of these."""
+_NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
+"""A name that ends in such a label is read as an address by some, and as a name by others."""
+_NO_NAME: Final = re.compile(r"[^A-Za-z0-9._-]")
+_MAX_NAME: Final = 253
+_MAX_LABEL: Final = 63
+"""Characters that a name and each of its labels may have (RFC 1035)."""
 _LOOPBACK: Final = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 
 
@@ -81,6 +87,8 @@ def check_webhook(url: str, networks: Networks) -> None:
     """
     parsed = _parse(url)
     host = parsed.raw_host or ""
+    if ":" not in host:  # which only IPv6 has
+        _check_host(host)
     if parsed.scheme == "http" and not networks:
         raise _invalid(
             "expected https://…; plain http is only for networks that the operator of the server "
@@ -123,6 +131,31 @@ def _parse(url: str) -> URL:
             "a user or password in it is not taken; messages are signed, or put a secret in the path"
         )
     return parsed
+
+
+def _check_host(host: str) -> None:
+    """Refuse what is neither an IPv4 address nor a name that can be looked up: no message gets there."""
+    name = host.removesuffix(".")
+    labels = name.split(".")
+    if odd := _NO_NAME.search(name):
+        raise _invalid(
+            f"there is {odd[0]!r} in the name of its host; letters, digits, '-', '_' and '.' are taken"
+        )
+    if not all(labels):
+        raise _invalid(f"its host {shown(host)} has nothing before, after or between dots")
+    if _NUMBER.fullmatch(labels[-1]):
+        try:
+            IPv4Address(host)
+        except ValueError:
+            raise _invalid(
+                f"its host {shown(host)} is no address; expected four decimal numbers, as in 192.0.2.1"
+            ) from None
+    if len(name) > _MAX_NAME:
+        raise _invalid(f"its host has {len(name)} characters, a name has at most {_MAX_NAME}")
+    if (longest := max(map(len, labels))) > _MAX_LABEL:
+        raise _invalid(
+            f"its host has {longest} characters without a dot, a name has at most {_MAX_LABEL}"
+        )
 
 
 def _local(host: str) -> Sequence[Address]:

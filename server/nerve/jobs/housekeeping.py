@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from nerve.errors import StoreFailed
@@ -30,7 +31,7 @@ class Housekeeping:
         store: JobStore,
         metrics: JobMetrics,
         *,
-        owners: Sequence[str],
+        owners: frozenset[str],
         retention_s: float,
         holding: Callable[[], bool],
         recovered: Callable[[], None],
@@ -38,10 +39,11 @@ class Housekeeping:
     ) -> None:
         """`owners` are the names that this server claims by; `holding` tells whether it has claimed
         anything; `recovered` is called when requests were queued again, or ended."""
-        self._store, self._metrics, self._owners = store, metrics, tuple(owners)
+        self._store, self._metrics, self._owners = store, metrics, owners
         self._retention_s, self._pace = retention_s, pace
         self._holding, self._recovered = holding, recovered
         self._tasks: list[asyncio.Task[None]] = []
+        self._failed_at = -math.inf
 
     async def take_up(self) -> None:
         """Queue again what was left behind; before anything is claimed.
@@ -62,7 +64,7 @@ class Housekeeping:
             ("sweep", pace.sweep_s, self._sweep),
         ]
         if self._store.shared:
-            chores.append(("recover", pace.lease_s, self._recover))
+            chores.append(("recover", pace.lease_s, self._recover_others))
         self._tasks = [
             asyncio.create_task(self._every(wait_s, chore), name=f"async requests: {name}")
             for name, wait_s, chore in chores
@@ -82,7 +84,7 @@ class Housekeeping:
                 await chore()
             except StoreFailed as error:  # whoever works says so, too
                 log.log(logging.DEBUG if failed else logging.WARNING, "%s", error)
-                failed = True
+                failed, self._failed_at = True, time.monotonic()
             except Exception:  # boundary: the next time it may work
                 log.exception("%s failed", asyncio.current_task())
             else:
@@ -93,10 +95,21 @@ class Housekeeping:
             for owner in self._owners:
                 await self._store.renew(owner, time.time(), self._pace.lease_s)
 
+    async def _recover_others(self) -> None:
+        """While the store was away, nobody could renew: those that live are to do that first."""
+        if time.monotonic() >= self._failed_at + self._pace.lease_s:
+            await self._recover()
+
     async def _recover(self) -> None:
-        number = await self._store.recover(self._owners[0], time.time(), MAX_INTERRUPTIONS)
-        if number:
-            log.warning("%s async requests were left behind by a server that is gone", number)
+        found = await self._store.recover(self._owners, time.time(), MAX_INTERRUPTIONS)
+        if any(found):
+            log.warning(
+                "%s async requests were left behind by a server that is gone, %s of them too often: "
+                "these have failed",
+                sum(found),
+                found.failed,
+            )
+            self._metrics.finished(Status.FAILED, found.failed)
             self._recovered()
 
     async def _expire(self) -> None:

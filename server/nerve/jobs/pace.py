@@ -23,7 +23,7 @@ class Pace(NamedTuple):
     """After the store failed, twice as long each time up to `store_max_s`."""
     store_max_s: float = 15.0
     busy_s: float = 0.1
-    """Claims rest so long when models have no room, twice as long each time up to `busy_max_s`."""
+    """A model that has no room is left alone so long, twice as long each time up to `busy_max_s`."""
     busy_max_s: float = 5.0
     webhook_s: float = 2.0
     """After a message was not taken, twice as long each time up to `webhook_max_s`."""

@@ -12,6 +12,8 @@ LOCK: Final = 0x4E524A51
 """Who makes or changes the tables holds this advisory lock."""
 AT_ONCE: Final = 1000
 """Most requests that one statement ends, or wakes from their wait for a retry."""
+_SPARE: Final = 32
+"""So many servers can claim at the same moment, one request each, and none has to look again."""
 _CLOCK: Final = "extract(epoch FROM clock_timestamp())::float8"
 
 # As in SQLite, see sqlite_tables; but body and result are here, as large values are kept apart anyway.
@@ -100,7 +102,7 @@ def _counted(event: str, referencing: str, changes: str) -> tuple[str, str]:
 _FIRST: Final = (
     _JOBS,
     """
-    CREATE INDEX nerve_jobs_ready ON nerve_jobs (alone, priority, created_at, seq)
+    CREATE INDEX nerve_jobs_ready ON nerve_jobs (model, alone, priority, created_at, seq)
     WHERE status = 'QUEUED' AND not_before IS NULL
     """,
     """
@@ -132,15 +134,30 @@ FROM (SELECT coalesce(sum(queued), 0) AS queued, coalesce(sum(held_bytes), 0) AS
     FROM nerve_totals) AS totals
 WHERE queued < %(max_queued)s AND held_bytes + %(held_bytes)s <= %(max_stored_bytes)s
 """
+_READY: Final = """
+status = 'QUEUED' AND not_before IS NULL AND alone = %(alone)s
+    AND (attempts > 0 OR expires_at > %(now)s)
+"""
 WAKE: Final = f"""
 UPDATE nerve_jobs SET not_before = NULL WHERE seq IN (
     SELECT seq FROM nerve_jobs WHERE status = 'QUEUED' AND not_before <= %(now)s
     ORDER BY not_before LIMIT {AT_ONCE} FOR UPDATE SKIP LOCKED)
 """  # noqa: S608  constants
+# An index of all models' requests would have to be read from its beginning, past those to models that
+# are left out, which may be many. Of each other model the first are looked at, some more than are
+# wanted, as other servers may be about to take those; then only what is taken is locked, if it is still
+# queued. That is told by other columns, and the rows are in an array, or a planner without statistics
+# would read all that is queued, or kept.
 CLAIM: Final = f"""
 WITH mine AS (
-    SELECT seq FROM nerve_jobs WHERE status = 'QUEUED' AND not_before IS NULL AND alone = %(alone)s
-        AND (attempts > 0 OR expires_at > %(now)s)
+    SELECT seq FROM nerve_jobs WHERE seq = ANY(ARRAY(
+        SELECT ready.seq FROM (
+            SELECT model FROM nerve_totals WHERE model <> ALL(%(without)s)
+            GROUP BY model HAVING sum(queued) > 0) AS waiting
+        CROSS JOIN LATERAL (
+            SELECT seq FROM nerve_jobs WHERE model = waiting.model AND {_READY}
+            ORDER BY priority, created_at, seq LIMIT %(limit)s + {_SPARE}) AS ready))
+        AND owner IS NULL AND finished_at IS NULL AND not_before IS NULL AND alone = %(alone)s
     ORDER BY priority, created_at, seq LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 UPDATE nerve_jobs AS jobs SET status = 'IN_PROGRESS', status_at = %(now)s, attempts = attempts + 1,
     owner = %(owner)s, claim_id = %(claim_id)s, lease_until = {_CLOCK} + %(lease_s)s
@@ -174,7 +191,7 @@ WHERE owner = %(owner)s
 """
 _GONE: Final = f"""
 owner IS NOT NULL AND lease_until < {_CLOCK}
-AND (owner <> %(owner)s OR claim_id = ANY(%(doubtful)s))
+AND (owner <> ALL(%(owners)s) OR claim_id = ANY(%(doubtful)s))
 """
 RECOVER: Final = f"""
 WITH gone AS (
@@ -190,6 +207,7 @@ UPDATE nerve_jobs AS jobs SET owner = NULL, status_at = %(now)s, attempts = atte
     send_at = CASE WHEN poison AND webhook IS NOT NULL THEN %(now)s::float8 END,
     settled_at = CASE WHEN poison AND webhook IS NULL THEN %(now)s::float8 END
 FROM gone WHERE jobs.seq = gone.seq
+RETURNING poison
 """  # noqa: S608  constants
 RECOVER_MESSAGES: Final = f"""
 UPDATE nerve_jobs SET owner = NULL WHERE seq IN (

@@ -7,7 +7,7 @@ together. Leases go by the database's clock, as those of servers differ.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 
 from nerve.jobs import postgres_sql as sql
@@ -22,6 +22,7 @@ from nerve.jobs.records import (
     JobError,
     JobRecord,
     NewJob,
+    Recovered,
     Status,
     WebhookStatus,
 )
@@ -75,12 +76,25 @@ class PostgresJobStore:
         self._limits.check_queued(self._limits.max_queued, lambda: 1.0)
 
     async def claim(
-        self, owner: str, now: float, lease_s: float, limit: int, *, alone: bool = False
+        self,
+        owner: str,
+        now: float,
+        lease_s: float,
+        limit: int,
+        *,
+        alone: bool = False,
+        without: Collection[str] = (),
     ) -> list[ClaimedJob]:
         """As in `JobStore`."""
         await self._db.change(sql.WAKE, now=now)
         rows = await self._db.claimed(
-            sql.CLAIM, owner=owner, now=now, lease_s=lease_s, limit=limit, alone=alone
+            sql.CLAIM,
+            owner=owner,
+            now=now,
+            lease_s=lease_s,
+            limit=limit,
+            alone=alone,
+            without=list(without),
         )
         claimed = [(ClaimedJob(NewJob(*row[:-3]), row[-3], row[-2]), row[-1]) for row in rows]
         claimed.sort(key=lambda each: (each[0].job.priority, each[0].job.created_at, each[1]))
@@ -125,19 +139,22 @@ class PostgresJobStore:
         """As in `JobStore`."""
         await self._db.change(sql.RELEASE, owner=owner, now=self._clock())
 
-    async def recover(self, owner: str, now: float, max_interruptions: int) -> int:
+    async def recover(
+        self, owners: frozenset[str], now: float, max_interruptions: int
+    ) -> Recovered:
         """As in `JobStore`."""
-        doubtful = self._db.doubtful()
-        errors = errors_text([interrupted("{}")])
-        await self._db.change(sql.RECOVER_MESSAGES, owner=owner, doubtful=doubtful)
-        return await self._db.change(
+        ours, doubtful = list(owners), self._db.doubtful()
+        await self._db.change(sql.RECOVER_MESSAGES, owners=ours, doubtful=doubtful)
+        rows = await self._db.rows(
             sql.RECOVER,
-            owner=owner,
+            owners=ours,
             doubtful=doubtful,
-            errors=errors,
+            errors=errors_text([interrupted("{}")]),
             max_interruptions=max_interruptions,
             now=now,
         )
+        failed = sum(poison for (poison,) in rows)
+        return Recovered(len(rows) - failed, failed)
 
     async def expire(self, now: float) -> int:
         """As in `JobStore`, in many transactions if there are many."""

@@ -5,6 +5,7 @@ Times are seconds since 1970, as they outlive the process. Names of statuses are
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -126,6 +127,14 @@ class Counts(NamedTuple):
     """Bodies and results."""
 
 
+class Recovered(NamedTuple):
+    """Requests that servers left behind which are gone: how many are queued again, and how many were
+    interrupted too often and have failed."""
+
+    queued: int
+    failed: int
+
+
 class JobStore(Protocol):
     """Keeps requests. What a method did is on the disk when it returns. Safe for many tasks at once.
 
@@ -156,10 +165,18 @@ class JobStore(Protocol):
         """
 
     async def claim(
-        self, owner: str, now: float, lease_s: float, limit: int, *, alone: bool = False
+        self,
+        owner: str,
+        now: float,
+        lease_s: float,
+        limit: int,
+        *,
+        alone: bool = False,
+        without: Collection[str] = (),
     ) -> list[ClaimedJob]:
         """Take up to `limit` queued requests whose time has come: by priority, then by age, none that
-        has expired. `alone`: only those that were interrupted more than once, else only the others."""
+        has expired. `alone`: only those that were interrupted more than once, else only the others.
+        Those to the models `without` are left; however many they are, that costs nothing."""
 
     async def finish(self, owner: str, request_id: str, done: Done, now: float) -> bool:
         """Note how it ended; its webhook is then pending. False (and nothing happens) if it is not
@@ -177,10 +194,13 @@ class JobStore(Protocol):
     async def release(self, owner: str) -> None:
         """Give back at once what this owner has claimed (it stops): no attempt, no interruption."""
 
-    async def recover(self, owner: str, now: float, max_interruptions: int) -> int:
+    async def recover(
+        self, owners: frozenset[str], now: float, max_interruptions: int
+    ) -> Recovered:
         """Queue again what was left behind by servers that are gone, as interrupted; what was
         interrupted more often than that fails (INTERNAL_SERVER_ERROR). Their messages are pending
-        again. Returns how many requests there were."""
+        again. `owners` are all names of the server that asks: what it works on itself stays its own,
+        even if it was too late to renew it."""
 
     async def expire(self, now: float) -> int:
         """End what waits for its first attempt and has expired (attempts that did not count, or were

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
@@ -12,7 +13,7 @@ from nerve.errors import DeadlineExceeded, NerveError, StoreFailed
 from nerve.jobs.codes import PREDICT_ERROR, verdict
 from nerve.jobs.pace import LONGEST_LOOK_S, Pace, doubled
 from nerve.jobs.patience import Claims, Patience
-from nerve.jobs.pressure import Pressure
+from nerve.jobs.pressure import Pressure, Room, room
 from nerve.jobs.records import ClaimedJob, Done, JobError, JobStore, Status
 from nerve.metrics.jobs import JobMetrics
 
@@ -36,6 +37,7 @@ Work = Callable[[ClaimedJob, float], Awaitable[Answered]]
 class Runner:
     """Has as many requests in progress as may be. `start`, then `drain` and `aclose`.
 
+    No model has all places: what only waits for its model holds up nothing but its like.
     Those whose server went away more than once run alone: whatever it was, it must not take their
     neighbours down with it again.
     """
@@ -57,9 +59,11 @@ class Runner:
         self._store, self._work, self._metrics, self._owner = store, work, metrics, owner
         self._limit, self._timeout_s, self._ended, self._pace = limit, timeout_s, ended, pace
         self._max_result_bytes = max_result_bytes
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], str] = {}
         self._suspect: ClaimedJob | None = None
-        self._look_for_suspects_at = self._claimed_at = 0.0
+        self._told_alone: set[str] = set()
+        """Requests of which the log tells by now that they run alone; each may make many attempts."""
+        self._look_for_suspects_at = self._claimed_at = self._rested_at = 0.0
         self._woken = asyncio.Event()
         self._draining = False
         self._loop: asyncio.Task[None] | None = None
@@ -120,11 +124,13 @@ class Runner:
     async def _turn(self) -> bool:
         """Begin what may be begun. Whether there may be more at once."""
         now = time.monotonic()
-        if self._draining or self._pressure.rest_s(now):
+        # Of this turn: what has rested enough while it went on was left out by it all the same.
+        resting, self._rested_at = self._pressure.resting(now), self._pressure.rested_at(now)
+        if self._draining:
             return False
         if self._suspect is None and now >= self._look_for_suspects_at:
             self._look_for_suspects_at = now + self._pace.poll_s
-            self._suspect = next(iter(await self._claim(1, alone=True)), None)
+            self._suspect = next(iter(await self._claim(Room(1, resting), alone=True)), None)
         if self._suspect is not None:
             if not self._running:
                 suspect, self._suspect = self._suspect, None
@@ -134,34 +140,46 @@ class Runner:
         free = self._limit - len(self._running)
         if free <= 0:
             return False
-        claimed = await self._claim(free)
+        may = room(Counter(self._running.values()), free, resting)
+        claimed = await self._claim(may)
         for each in claimed:
             self._begin(each)
-        return False  # when one of them ends, there is room for more
+        return len(claimed) == may.limit  # else, when one of them ends, there is room for more
 
-    async def _claim(self, limit: int, *, alone: bool = False) -> list[ClaimedJob]:
+    async def _claim(self, may: Room, *, alone: bool = False) -> list[ClaimedJob]:
         if not alone:
             self._claimed_at = time.time()
         return await self._claims.take(
             lambda: self._store.claim(
-                self._owner, time.time(), self._pace.lease_s, limit, alone=alone
+                self._owner,
+                time.time(),
+                self._pace.lease_s,
+                may.limit,
+                alone=alone,
+                without=may.without,
             ),
             holding=self.busy,
         )
 
     def _begin(self, claimed: ClaimedJob) -> asyncio.Task[None]:
         task = asyncio.create_task(self._attempt(claimed), name="async request")
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        task.add_done_callback(lambda _: self.wake())
+        self._running[task] = claimed.job.model
+        task.add_done_callback(self._over)
         return task
 
+    def _over(self, task: asyncio.Task[None]) -> None:
+        del self._running[task]
+        self.wake()
+
     async def _alone(self, claimed: ClaimedJob) -> None:
-        log.warning(
-            "request %s runs alone: its server went away %s times while it was in progress",
-            claimed.job.request_id,
-            claimed.interruptions,
-        )
+        request_id = claimed.job.request_id
+        if request_id not in self._told_alone:
+            self._told_alone.add(request_id)
+            log.warning(
+                "request %s runs alone: its server went away %s times while it was in progress",
+                request_id,
+                claimed.interruptions,
+            )
         await asyncio.wait({self._begin(claimed)})
         self.look_for_suspects()
 
@@ -222,6 +240,7 @@ class Runner:
         ours = await self._patience.until_written(
             lambda: self._store.finish(self._owner, job.request_id, done, time.time())
         )
+        self._told_alone.discard(job.request_id)
         if not ours:  # it was too long without a word from us
             self._metrics.attempt("lost")
             log.warning("request %s is another server's by now", job.request_id)
@@ -246,10 +265,10 @@ class Runner:
 
     async def _sleep(self) -> None:
         """Until somebody wakes us, or it is time to look."""
-        rest_s = self._pressure.rest_s(time.monotonic())
-        wait_s = rest_s or (self._pace.poll_s if self._store.shared else LONGEST_LOOK_S)
+        longest_s = self._pace.poll_s if self._store.shared else LONGEST_LOOK_S
+        wait_s = max(0.0, min(longest_s, self._rested_at - time.monotonic()))
         full = self._suspect is not None or len(self._running) >= self._limit
-        if not (rest_s or full or self._draining):
+        if not (full or self._draining):
             wait_s = await self._patience.until_next(self._store, self._claimed_at, wait_s)
         try:
             async with asyncio.timeout(wait_s):

@@ -83,7 +83,7 @@ class JobService:
         self._housekeeping = Housekeeping(
             store,
             metrics,
-            owners=self._owners,
+            owners=frozenset(self._owners),
             retention_s=config.async_retention_s,
             holding=lambda: self._runner.busy or self._courier.busy,
             recovered=self._recovered,
@@ -195,7 +195,7 @@ class JobService:
         return record
 
     def _recovered(self) -> None:
-        """Requests of a server that is gone are queued again."""
+        """Requests have come up, or ended, in the store."""
         self._runner.look_for_suspects()
         self._runner.wake()
         self._courier.wake()

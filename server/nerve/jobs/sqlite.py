@@ -7,23 +7,32 @@ What is in a transaction is told by `sqlite_steps`.
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
-import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from nerve.errors import NerveError, StoreFailed, StoreUnavailable
+from nerve.errors import StoreFailed, StoreUnavailable
 from nerve.jobs import sqlite_messages as messages
 from nerve.jobs import sqlite_steps as steps
 from nerve.jobs.grouping import Grouping
 from nerve.jobs.limits import Limits, Outflow
-from nerve.jobs.records import ClaimedJob, Counts, Delivery, Done, JobError, JobRecord, NewJob
-from nerve.jobs.sqlite_file import lock, migrate, set_up
+from nerve.jobs.records import (
+    ClaimedJob,
+    Counts,
+    Delivery,
+    Done,
+    JobError,
+    JobRecord,
+    NewJob,
+    Recovered,
+)
+from nerve.jobs.sqlite_file import inspect, migrate, outcome_of, set_up
+from nerve.jobs.sqlite_held import HeldFile
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -42,10 +51,8 @@ class SqliteJobStore:
         self, path: Path, limits: Limits, *, clock: Callable[[], float] = time.time
     ) -> None:
         """Nothing is opened yet. `clock` dates what is given back or tried again."""
-        self._given, self._limits, self._clock = path, limits, clock
-        self._path = path
+        self._file, self._limits, self._clock = HeldFile(path), limits, clock
         self._outflow = Outflow()
-        self._lock: int | None = None
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._write_thread: ThreadPoolExecutor | None = None
@@ -85,15 +92,14 @@ class SqliteJobStore:
         limit: int,
         *,
         alone: bool = False,
+        without: Collection[str] = (),
     ) -> list[ClaimedJob]:
         """As in `JobStore`."""
-
-        def step(db: sqlite3.Connection) -> list[ClaimedJob]:
-            taken = steps.claim(db, owner, now, limit, alone=alone)
-            self._outflow.note(len(taken))
-            return taken
-
-        return await self._write(step)
+        return await self._write(
+            lambda db: steps.claim(
+                db, owner, now, limit, self._outflow, alone=alone, without=without
+            )
+        )
 
     async def finish(self, owner: str, request_id: str, done: Done, now: float) -> bool:
         """As in `JobStore`."""
@@ -118,9 +124,11 @@ class SqliteJobStore:
         now = self._clock()
         await self._write(lambda db: steps.release(db, owner, now))
 
-    async def recover(self, owner: str, now: float, max_interruptions: int) -> int:
+    async def recover(
+        self, owners: frozenset[str], now: float, max_interruptions: int
+    ) -> Recovered:
         """As in `JobStore`; every other owner is gone."""
-        return await self._write(lambda db: steps.recover(db, owner, now, max_interruptions))
+        return await self._write(lambda db: steps.recover(db, owners, now, max_interruptions))
 
     async def expire(self, now: float) -> int:
         """As in `JobStore`, in many transactions if there are many."""
@@ -201,17 +209,19 @@ class SqliteJobStore:
             return self._together(group)
         except Exception as error:  # noqa: BLE001  boundary: each caller gets its own
             if len(group) == 1:
-                return [StoreFailed(str(error))]
+                return [error if isinstance(error, StoreFailed) else StoreFailed(str(error))]
             return [outcome for step in group for outcome in self._do([step])]
 
     def _together(self, group: list[Step]) -> list[Any]:
+        self._file.check()
         if self._writer is None:
             self._writer = self._connect()
         db = self._writer
         try:
             db.execute("BEGIN IMMEDIATE")
-            outcomes = [_outcome(step, db) for step in group]
+            outcomes = [outcome_of(step, db) for step in group]
             db.execute("COMMIT")
+            self._file.check()  # it may have gone meanwhile
         except BaseException:
             self._undo(db)
             raise
@@ -230,15 +240,17 @@ class SqliteJobStore:
     async def _read(self, step: Callable[[sqlite3.Connection], T]) -> T:
         if self._read_thread is None:
             raise StoreFailed("it is not open")
-        work = functools.partial(self._look, step)
-        return await asyncio.get_running_loop().run_in_executor(self._read_thread, work)
+        return await asyncio.get_running_loop().run_in_executor(self._read_thread, self._look, step)
 
     def _look(self, step: Callable[[sqlite3.Connection], T]) -> T:
         try:
+            self._file.check()
             if self._reader is None:
                 self._reader = self._connect()
                 self._reader.execute("PRAGMA query_only = ON")
             return step(self._reader)
+        except StoreFailed:
+            raise
         except Exception as error:  # boundary: as in `_do`
             raise StoreFailed(str(error)) from error
 
@@ -247,45 +259,40 @@ class SqliteJobStore:
             self._reader.close()
             self._reader = None
 
-    def _close_writer(self) -> None:
+    def _close_writer(self, *, refused: bool = False) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._file.release(refused=refused)
 
     def _open(self) -> None:
         try:
-            self._path = self._given.expanduser().resolve()
-            if not self._path.parent.is_dir():
-                raise StoreUnavailable(str(self._given), f"there is no folder {self._path.parent}")
-            self._lock = lock(self._path, str(self._given))
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._file.take()
+            self._inspect()
             self._writer = self._connect()
-            migrate(self._writer, str(self._given))
-        except OSError as error:
-            raise StoreUnavailable(
-                str(self._given), f"{error.strerror}: {error.filename}"
-            ) from error
-        except sqlite3.Error as error:
-            raise StoreUnavailable(str(self._given), f"SQLite says: {error}") from error
+            migrate(self._writer, self._file.shown)
+        except BaseException as error:
+            self._close_writer(refused=True)
+            if not isinstance(error, sqlite3.Error):
+                raise
+            raise StoreUnavailable(self._file.shown, f"SQLite says: {error}") from error
+
+    def _inspect(self) -> None:
+        """What is not ours must stay as it is: it is only read."""
+        with closing(sqlite3.connect(self._file.uri("ro"), timeout=_BUSY_S, uri=True)) as db:
+            inspect(db, self._file.shown)
 
     def _connect(self) -> sqlite3.Connection:
-        # closed by another thread than made it only when that one has ended
         db = sqlite3.connect(
-            self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+            self._file.uri("rw"),  # it is there, and must not be made when it has gone
+            timeout=_BUSY_S,
+            isolation_level=None,
+            check_same_thread=False,  # closed by another thread only when its own has ended
+            uri=True,
         )
         try:
-            set_up(db, str(self._given))
+            set_up(db, self._file.shown)
         except BaseException:
             db.close()
             raise
         return db
-
-
-def _outcome(step: Step, db: sqlite3.Connection) -> Any:  # noqa: ANN401  what the step gives
-    try:
-        return step(db)
-    except NerveError as error:  # refused, before anything was written
-        return error

@@ -1,18 +1,17 @@
-"""The file of a store in SQLite: that it is this server's alone, how it is set up, and its schema.
+"""The database of a store in SQLite: whose it is, how it is set up, and its schema.
 
 Knows no driver: `sqlite` opens the connection.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, Protocol, TypeVar
 
-from nerve.errors import StoreUnavailable
+from nerve.errors import NerveError, StoreUnavailable
 from nerve.jobs.sqlite_tables import APPLICATION_ID, MIGRATIONS
+
+DatabaseT = TypeVar("DatabaseT")
 
 _SETTINGS: Final = (
     "PRAGMA synchronous = FULL",  # what was committed outlives a loss of power
@@ -46,32 +45,31 @@ class Database(Protocol):
         """Do a statement for each of these."""
 
 
-def lock(path: Path, shown: str) -> int | None:
-    """Make this process the only server that has the file at `path`; on Windows, nothing is done.
+def outcome_of(step: Callable[[DatabaseT], Any], db: DatabaseT) -> Any:  # noqa: ANN401
+    """What a step gives, or the error with which it refuses, before anything was written."""
+    try:
+        return step(db)
+    except NerveError as error:
+        return error
 
-    Returns:
-        The number of an open file beside it, which is to be closed when the store is. It is this
-        process's until then or until it ends, however it does.
+
+def inspect(db: Database, shown: str) -> int:
+    """See whose tables these are, by reading alone. The version of their schema, 0 without any.
 
     Raises:
-        StoreUnavailable: another server has it, as which `shown` is told.
-        OSError: the lock cannot be made.
+        StoreUnavailable: they are another program's, or a newer server's.
     """
-    if sys.platform == "win32":
-        return None
-    import fcntl  # noqa: PLC0415  not on Windows
-
-    beside = path.with_name(path.name + ".lock")
-    number = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException as error:
-        os.close(number)
-        if isinstance(error, BlockingIOError):
-            detail = "another server has it; a database can be shared: postgresql://…"
-            raise StoreUnavailable(shown, detail) from None
-        raise
-    return number
+    (program,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if program != APPLICATION_ID and (program or tables or version):
+        raise StoreUnavailable(shown, "it is a database of another program")
+    newest = len(MIGRATIONS)
+    if version > newest:
+        raise StoreUnavailable(
+            shown, f"a newer server made it: its schema is {version}, this one's {newest}"
+        )
+    return int(version)
 
 
 def set_up(db: Database, shown: str) -> None:
@@ -94,18 +92,9 @@ def migrate(db: Database, shown: str) -> None:
     """Bring the tables to the newest version, all or none.
 
     Raises:
-        StoreUnavailable: they are another program's, or a newer server's.
+        StoreUnavailable: as `inspect` does.
     """
-    (program,) = db.execute("PRAGMA application_id").fetchone()
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if program != APPLICATION_ID and (tables or version):
-        raise StoreUnavailable(shown, "it is a database of another program")
-    newest = len(MIGRATIONS)
-    if version > newest:
-        raise StoreUnavailable(
-            shown, f"a newer server made it: its schema is {version}, this one's {newest}"
-        )
+    version, newest = inspect(db, shown), len(MIGRATIONS)
     if version == newest:
         return
     db.execute("BEGIN IMMEDIATE")

@@ -5,7 +5,8 @@ Knows no threads and no files. A step that raises a NerveError has written nothi
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Collection
+from typing import Any, Final
 
 from nerve.jobs.kept import EXPIRED, as_record, errors_of, errors_text, interrupted
 from nerve.jobs.limits import Limits, Outflow
@@ -16,6 +17,7 @@ from nerve.jobs.records import (
     JobError,
     JobRecord,
     NewJob,
+    Recovered,
     Status,
     WebhookStatus,
 )
@@ -30,6 +32,14 @@ _JOB: Final = (
     "request_id, key, model, asked_version, body, webhook, priority, created_at, expires_at, "
     "max_attempts, initial_delay_s, max_delay_s"
 )
+READY: Final = """
+SELECT priority, created_at, seq FROM jobs
+WHERE model = ? AND alone = ? AND status = 'QUEUED' AND not_before IS NULL
+    AND (attempts > 0 OR expires_at > ?)
+ORDER BY priority, created_at, seq LIMIT ?
+"""
+"""The first requests to a model. An index of all models' would have to be read from its beginning, past
+those to models that are left out, which may be many."""
 _RECORD: Final = (
     "request_id, key, model, CASE version WHEN '' THEN coalesce(asked_version, '') ELSE version END, "
     "status, webhook_status, created_at, status_at, errors, webhook_error"
@@ -64,26 +74,40 @@ def _room_in_s(db: Database, limits: Limits, outflow: Outflow, now: float) -> fl
     return limits.forgotten_in_s(first, now, outflow.wait_s())
 
 
-def claim(db: Database, owner: str, now: float, limit: int, *, alone: bool) -> list[ClaimedJob]:
+def claim(
+    db: Database, owner: str, now: float, limit: int, outflow: Outflow, *,
+    alone: bool, without: Collection[str],
+) -> list[ClaimedJob]:  # fmt: skip
     """Take requests for an owner. Those whose wait for a retry is over join the others first."""
     db.execute(
         "UPDATE jobs SET not_before = NULL WHERE seq IN (SELECT seq FROM jobs "
         "WHERE status = 'QUEUED' AND not_before <= ? ORDER BY not_before LIMIT ?)",
         (now, _PROMOTED_AT_ONCE),
     )
-    rows = db.execute(
-        f"SELECT {_JOB}, attempts + 1, interruptions, jobs.seq "  # noqa: S608  constants
-        "FROM jobs JOIN bodies ON bodies.seq = jobs.seq "
-        "WHERE status = 'QUEUED' AND not_before IS NULL AND alone = ? "
-        "AND (attempts > 0 OR expires_at > ?) ORDER BY priority, created_at, jobs.seq LIMIT ?",
-        (int(alone), now, limit),
-    ).fetchall()
-    db.executemany(
+    waiting = db.execute("SELECT model FROM totals WHERE queued > 0").fetchall()
+    first = [
+        row
+        for (model,) in waiting
+        if model not in without
+        for row in db.execute(READY, (model, int(alone), now, limit)).fetchall()
+    ]
+    taken = [_taken(db, owner, now, seq) for _, _, seq in sorted(first)[:limit]]
+    outflow.note(len(taken))
+    return [ClaimedJob(NewJob(*row[:-2]), *row[-2:]) for row in taken]
+
+
+def _taken(db: Database, owner: str, now: float, seq: int) -> tuple[Any, ...]:
+    db.execute(
         "UPDATE jobs SET status = 'IN_PROGRESS', status_at = ?, attempts = attempts + 1, owner = ? "
         "WHERE seq = ?",
-        [(now, owner, row[-1]) for row in rows],
+        (now, owner, seq),
     )
-    return [ClaimedJob(NewJob(*row[:-3]), row[-3], row[-2]) for row in rows]
+    row: tuple[Any, ...] = db.execute(
+        f"SELECT {_JOB}, attempts, interruptions "  # noqa: S608  constants
+        "FROM jobs JOIN bodies ON bodies.seq = jobs.seq WHERE jobs.seq = ?",
+        (seq,),
+    ).fetchone()
+    return row
 
 
 def finish(db: Database, owner: str, request_id: str, done: Done, now: float) -> bool:
@@ -137,23 +161,26 @@ def release(db: Database, owner: str, now: float) -> None:
     db.execute("UPDATE jobs SET owner = NULL WHERE owner = ?", (owner,))
 
 
-def recover(db: Database, owner: str, now: float, max_interruptions: int) -> int:
+def recover(db: Database, owners: frozenset[str], now: float, max_interruptions: int) -> Recovered:
     """Queue again, or end, all that other owners have."""
-    rows = db.execute(
-        "SELECT seq, interruptions + 1 FROM jobs "
-        "WHERE owner IS NOT NULL AND owner <> ? AND status = 'IN_PROGRESS'",
-        (owner,),
-    ).fetchall()
+    left = [
+        row
+        for row in db.execute(
+            "SELECT seq, owner, interruptions + 1, status FROM jobs WHERE owner IS NOT NULL"
+        ).fetchall()
+        if row[1] not in owners
+    ]
+    rows = [(seq, count) for seq, _, count, status in left if status == Status.IN_PROGRESS]
     db.executemany(
         "UPDATE jobs SET status = 'QUEUED', status_at = ?, owner = NULL, attempts = attempts - 1, "
         "interruptions = ?, alone = ? WHERE seq = ?",
         [(now, count, int(count > 1), seq) for seq, count in rows],
     )
-    for seq, count in rows:
-        if count > max_interruptions:
-            _end(db, seq, Done(Status.FAILED, "", None, (interrupted(count),)), now)
-    db.execute("UPDATE jobs SET owner = NULL WHERE owner IS NOT NULL AND owner <> ?", (owner,))
-    return len(rows)
+    poison = [(seq, count) for seq, count in rows if count > max_interruptions]
+    for seq, count in poison:
+        _end(db, seq, Done(Status.FAILED, "", None, (interrupted(count),)), now)
+    db.executemany("UPDATE jobs SET owner = NULL WHERE seq = ?", [(row[0],) for row in left])
+    return Recovered(len(rows) - len(poison), len(poison))
 
 
 def expire(db: Database, now: float) -> int:

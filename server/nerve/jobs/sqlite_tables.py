@@ -51,7 +51,7 @@ _FIRST: Final = (
     "CREATE TABLE bodies (seq INTEGER PRIMARY KEY, body BLOB NOT NULL)",
     "CREATE TABLE results (seq INTEGER PRIMARY KEY, result BLOB NOT NULL)",
     """
-    CREATE INDEX jobs_ready ON jobs (alone, priority, created_at)
+    CREATE INDEX jobs_ready ON jobs (model, alone, priority, created_at)
     WHERE status = 'QUEUED' AND not_before IS NULL
     """,
     """

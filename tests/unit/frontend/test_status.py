@@ -51,6 +51,7 @@ def test_reasons_are_unique() -> None:
         (errors.WaitTooLong("m", 12.01, 3.0), 13),
         (errors.WaitTooLong("m", 1e9, 3.0), 60),
         (errors.ModelUnloaded("m"), 1),
+        (errors.StoreFailed("no connection"), 1),
         (errors.ModelNotReady("m", "", "LOADING", ""), 1),
         (errors.ModelNotReady("m", "", "UNAVAILABLE", "no tokenizer.json"), None),
         (errors.EmptyInput("inputs"), None),
@@ -59,6 +60,12 @@ def test_reasons_are_unique() -> None:
 )
 def test_retry_after_only_where_it_helps(error: errors.NerveError, seconds: int | None) -> None:
     assert retry_after_s(error) == seconds
+
+
+def test_a_store_that_is_away_is_a_passing_failure() -> None:
+    """Clients of every protocol try again later."""
+    row = outcome(errors.StoreFailed("no connection"))
+    assert row == (503, "UNAVAILABLE", 503, "Unhealthy", 503, "")
 
 
 def test_unknown_errors_take_the_row_of_their_ancestor() -> None:

@@ -6,18 +6,27 @@ import asyncio
 import logging
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from job_tools import PATIENCE_S, QUICK, Receiver, Worker, job_config, new_job, receiving, running
+from job_tools import (
+    PATIENCE_S,
+    QUICK,
+    Failing,
+    Receiver,
+    Worker,
+    job_config,
+    killed,
+    new_job,
+    receiving,
+    running,
+)
 from nerve import errors
 from nerve.jobs import codes
-from nerve.jobs.pace import Pace, doubled
-from nerve.jobs.pressure import Pressure
-from nerve.jobs.records import ClaimedJob, Done, JobError, JobRecord, JobStore, NewJob, Status
-from nerve.jobs.runner import Answered, Runner
+from nerve.jobs.pace import doubled
+from nerve.jobs.records import Done, JobError, JobRecord, NewJob, Status
+from nerve.jobs.runner import Runner
 from nerve.jobs.stores import new_job_store
 from nerve.metrics.jobs import JobMetrics
 
@@ -161,108 +170,6 @@ async def test_no_more_are_in_progress_than_may_be(tmp_path: Path) -> None:
     assert len(worker.seen) == 20
 
 
-async def die_with(store: JobStore, owner: str) -> None:
-    """A server that is killed while it works on all that it can get."""
-    await store.open()
-    now = time.time()
-    await store.recover(owner, now, 5)
-    for alone in (True, False):
-        await store.claim(owner, now, 30.0, 100, alone=alone)
-    await store.aclose()
-
-
-async def killed(folder: Path, times: int, *made: NewJob) -> None:
-    """Accept requests, and be killed with them that often."""
-    config = job_config(folder)
-    store = new_job_store(config)
-    await store.open()
-    for job in made:
-        await store.add(job)
-    await store.aclose()
-    for number in range(times):
-        await die_with(new_job_store(config), f"gone {number}")
-
-
-async def test_what_was_interrupted_is_run_again(tmp_path: Path) -> None:
-    """And is no attempt; once may happen to anyone."""
-    made = [new_job(max_attempts=1) for _ in range(5)]
-    await killed(tmp_path, 1, *made)
-    worker = Worker()
-    async with running(job_config(tmp_path), worker) as jobs:
-        for job in made:
-            assert (await jobs.ended(job.request_id)).status is Status.SUCCEEDED
-    assert {(each.attempts, each.interruptions) for each in worker.seen} == {(1, 1)}
-
-
-async def test_what_was_interrupted_twice_runs_alone(tmp_path: Path) -> None:
-    suspects = {job.request_id: job for job in (new_job() for _ in range(3))}
-    await killed(tmp_path, 2, *suspects.values())
-    together: dict[str, int] = {}
-
-    class Watched(Worker):
-        async def __call__(self, claimed: ClaimedJob, deadline: float) -> Answered:
-            async def yields() -> bytes:
-                most = 0
-                for _ in range(5):
-                    most = max(most, self.together)
-                    await asyncio.sleep(0.01)
-                together[claimed.job.request_id] = most
-                return FINE
-
-            self.outcomes = [yields]
-            return await super().__call__(claimed, deadline)
-
-    async with running(job_config(tmp_path, async_max_in_progress=8), Watched()) as jobs:
-        others = [new_job() for _ in range(20)]
-        await asyncio.gather(*map(jobs.service.submit, others))
-        for job in (*others, *suspects.values()):
-            assert (await jobs.ended(job.request_id)).status is Status.SUCCEEDED
-    assert {together[each] for each in suspects} == {1}
-    assert max(together.values()) > 1
-
-
-async def test_what_kills_every_server_fails_in_the_end(tmp_path: Path) -> None:
-    """And its webhook is told."""
-    async with receiving(Receiver()) as receiver:
-        poison = new_job(webhook=receiver.url)
-        await killed(tmp_path, 6, poison)
-        worker = Worker()
-        async with running(job_config(tmp_path), worker) as jobs:
-            record = await jobs.ended(poison.request_id)
-            fine = new_job()
-            await jobs.service.submit(fine)
-            assert (await jobs.ended(fine.request_id)).status is Status.SUCCEEDED
-    assert (record.status, record.errors[0].code) == (Status.FAILED, codes.INTERNAL)
-    assert "6 times" in record.errors[0].message
-    assert [each.job.request_id for each in worker.seen] == [fine.request_id]
-    assert [each["errors"][0]["code"] for each in receiver.messages()] == [codes.INTERNAL]
-
-
-class Failing:
-    """A store whose calls fail while it is `down`, before or after they were written."""
-
-    def __init__(self, store: JobStore) -> None:
-        self._store, self.down, self.calls = store, False, 0
-        self.shared = store.shared
-        self.after: set[str] = set()
-        """What is done and fails all the same, once each, where it did something."""
-
-    def __getattr__(self, name: str) -> Any:
-        real = getattr(self._store, name)
-
-        async def call(*args: object, **named: object) -> object:
-            if self.down and name not in ("open", "aclose"):
-                self.calls += 1
-                raise errors.StoreFailed("disk I/O error")
-            result = await real(*args, **named)
-            if result and name in self.after:
-                self.after.remove(name)
-                raise errors.StoreFailed("no answer")
-            return result
-
-        return call
-
-
 async def test_a_store_that_fails_for_a_while_loses_nothing(tmp_path: Path) -> None:
     """The result that could not be written is written later, and no second attempt is made."""
     config = job_config(tmp_path)
@@ -340,7 +247,7 @@ async def test_what_is_another_server_s_by_now_stays_its(
     store = new_job_store(config)
 
     async def taken_over() -> bytes:
-        await store.recover("another", time.time(), 5)
+        await store.recover(frozenset({"another"}), time.time(), 5)
         [claimed] = await store.claim("another", time.time(), 30.0, 1)
         done = Done(Status.SUCCEEDED, "8", b'"theirs"', ())
         await store.finish("another", claimed.job.request_id, done, time.time())
@@ -360,24 +267,3 @@ def test_delays_double_up_to_a_limit() -> None:
         *(2.0, 2.0, 4.0, 8.0, 16.0, 20.0, 20.0)
     ]
     assert doubled(0.0, 5000, 20.0) == 0.0
-
-
-def test_claims_rest_for_longer_while_there_is_no_room() -> None:
-    """Those that were tried together count once; a model with room changes nothing for others."""
-    pressure = Pressure(Pace(busy_s=1.0, busy_max_s=5.0))
-    assert pressure.rest_s(0.0) == 0.0
-    assert [pressure.full("a", now) for now in (0.0, 0.25)] == [1.0, 0.75]
-    pressure.room("b", 0.5)
-    assert pressure.rest_s(0.5) == 0.5
-    rests = []
-    now = 1.0
-    for _ in range(4):
-        rests.append(pressure.full("a", now))
-        assert pressure.rest_s(now) == rests[-1]
-        now += rests[-1]
-    assert rests == [2.0, 4.0, 5.0, 5.0]
-    pressure.room("b", now)
-    assert pressure.full("a", now) == 5.0
-    assert pressure.rest_s(now) == 1.0
-    pressure.room("a", now + 5.0)
-    assert pressure.full("a", now + 5.0) == 1.0

@@ -111,7 +111,7 @@ async def test_a_lost_server_s_messages_are_sent_by_others(store: JobStore) -> N
     await ended(store, "1")
     assert len(await store.claim_deliveries("lost", 120.0, 0.0, 9)) == 1
     assert await sent(store, "next") == []
-    assert await store.recover("next", 121.0, 3) == 0
+    assert await store.recover(frozenset({"next"}), 121.0, 3) == (0, 0)
     assert await sent(store, "next") == ["1"]
     assert not await store.delivered("lost", "1", 122.0)
     assert await store.delivered("next", "1", 122.0)

@@ -34,21 +34,25 @@ BOUNDED = settings(
 )
 MAX_INTERRUPTIONS = 3
 OWNERS = st.sampled_from(["a", "b"])
-Request = tuple[int, str | None, float, float, int]
+Request = tuple[str, int, str | None, float, float, int]
+MODELS = ("ner", "other")
 REQUESTS = st.tuples(
+    st.sampled_from(MODELS),
     st.integers(0, 2),
     st.sampled_from([None, HOOK]),
     st.sampled_from([6.0, 100.0]),
     st.sampled_from([0.0, 1.0, 2.0]),
     st.integers(0, 9),
 )
-"""Priority, webhook, seconds until it expires, seconds since it was made, bytes."""
+"""Model, priority, webhook, seconds until it expires, seconds since it was made, bytes."""
 ENDS = st.sampled_from(
     ["succeeded", "failed", "retry", "retry uncounted", "by another", "left", "left"]
 )
 DELIVERIES = st.sampled_from(["taken", "again", "put off", "never", "by another", "left"])
 HOUSEKEEPING = ["expire", "sweep", "recover", "recover", "release", "restart", "nothing"]
 MOSTLY_NOT = st.sampled_from([False, False, True])
+LEFT_OUT = st.sampled_from([(), (), ("ner",), ("other",), MODELS, ("none",)])
+OURS = st.sampled_from([frozenset({"a"}), frozenset({"b"}), frozenset({"a", "b"})])
 STEPS_S = st.sampled_from([0.0, 1.0, 4.0])
 
 
@@ -85,10 +89,11 @@ class Machine(RuleBasedStateMachine):
 
     @rule(some=st.lists(REQUESTS, min_size=1, max_size=5))
     def add(self, some: list[Request]) -> None:
-        for priority, webhook, lives_s, older_s, size in some:
+        for model, priority, webhook, lives_s, older_s, size in some:
             self.count += 1
             job = new(
                 str(self.count),
+                model=model,
                 priority=priority,
                 webhook=webhook,
                 body=b"x" * size,
@@ -98,11 +103,17 @@ class Machine(RuleBasedStateMachine):
             self.run(self.store.add(job))
             self.model.add(job)
 
-    @rule(owner=OWNERS, alone=MOSTLY_NOT, then=st.lists(ENDS, min_size=1, max_size=5))
-    def work(self, owner: str, alone: bool, then: list[str]) -> None:
+    @rule(
+        owner=OWNERS,
+        alone=MOSTLY_NOT,
+        without=LEFT_OUT,
+        then=st.lists(ENDS, min_size=1, max_size=5),
+    )
+    def work(self, owner: str, alone: bool, without: tuple[str, ...], then: list[str]) -> None:
         """Claim as many, and do something with each; what is left is the owner's still."""
-        got = self.run(self.store.claim(owner, self.now, 0.0, len(then), alone=alone))
-        assert got == self.model.claim(owner, self.now, len(then), alone=alone)
+        now, limit = self.now, len(then)
+        got = self.run(self.store.claim(owner, now, 0.0, limit, alone=alone, without=without))
+        assert got == self.model.claim(owner, now, limit, alone=alone, without=without)
         for each, end in zip(got, then, strict=False):
             self.end(owner, each.job.request_id, end)
 
@@ -141,18 +152,18 @@ class Machine(RuleBasedStateMachine):
         got = self.run(self.store.cancel(str(which), self.now))
         assert got == self.model.cancel(str(which), self.now)
 
-    @rule(owner=OWNERS, step_s=STEPS_S, what=st.sampled_from(HOUSEKEEPING))
-    def keep_house(self, owner: str, step_s: float, what: str) -> None:
+    @rule(owner=OWNERS, ours=OURS, step_s=STEPS_S, what=st.sampled_from(HOUSEKEEPING))
+    def keep_house(self, owner: str, ours: frozenset[str], step_s: float, what: str) -> None:
         """Time goes on, and something is done that nobody asked for."""
         self.place.clock.now += step_s
         now = self.now
         if what == "expire":
             assert self.run(self.store.expire(now)) == self.model.expire(now)
         elif what == "sweep":
-            assert self.run(self.store.sweep(now - 5.0, 3)) == self.model.sweep(now - 5.0, 3)
+            assert self.run(self.store.sweep(now - 5.0, 99)) == self.model.sweep(now - 5.0, 99)
         elif what == "recover":
-            got = self.run(self.store.recover(owner, now, MAX_INTERRUPTIONS))
-            assert got == self.model.recover(owner, now, MAX_INTERRUPTIONS)
+            got = self.run(self.store.recover(ours, now, MAX_INTERRUPTIONS))
+            assert got == self.model.recover(ours, now, MAX_INTERRUPTIONS)
         elif what == "release":
             self.run(self.store.release(owner))
             self.model.release(owner, now)
@@ -163,7 +174,9 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def same_sums(self) -> None:
-        assert self.run(self.store.counts()) == self.model.counts()
+        each = [self.model.counts(model) for model in MODELS]
+        assert [self.run(self.store.counts(model)) for model in MODELS] == each
+        assert self.run(self.store.counts()) == tuple(map(sum, zip(*each, strict=True)))
         assert self.run(self.store.next_at(self.now)) == self.model.next_at(self.now)
 
     def teardown(self) -> None:

@@ -74,11 +74,11 @@ async def test_a_lease_keeps_others_away_until_it_ends(cluster: Cluster) -> None
         await store.add(new("1"))
         assert await claimed(store, "a", lease_s=0.0) == ["1"]
         await store.renew("a", 110.0, LEASE_S)
-        assert await other.recover("b", 1e9, 3) == 0
+        assert await other.recover(frozenset({"b"}), 1e9, 3) == (0, 0)
         await store.renew("b", 110.0, 0.0)
-        assert await other.recover("b", 1e9, 3) == 0
+        assert await other.recover(frozenset({"b"}), 1e9, 3) == (0, 0)
         await store.renew("a", 110.0, 0.0)
-        assert await other.recover("b", 120.0, 3) == 1
+        assert await other.recover(frozenset({"b"}), 120.0, 3) == (1, 0)
         assert await claimed(other, "b") == ["1"]
         assert not await store.finish("a", "1", ENDED, 130.0)
         await store.release("a")
@@ -141,7 +141,7 @@ async def test_a_claim_that_was_not_heard_of_is_not_kept_for_ever(
         await store.add(new("heard of"))
         assert await claimed(store, "a") == ["heard of"]
         await store.renew("a", 120.0, LEASE_S)
-        assert await store.recover("a", 120.0, 3) == 1
+        assert await store.recover(frozenset({"a"}), 120.0, 3) == (1, 0)
         assert await claimed(store, "a") == ["lost"]
 
 

@@ -170,12 +170,12 @@ async def test_what_a_lost_server_had_is_interrupted(store: JobStore, place: Pla
         ((_, attempts, before),) = await store.claim(owner, 110.0, 0.0, 9, alone=alone)
         assert (attempts, before) == (1, interruptions - 1)
         assert await store.claim(owner, 110.0, 0.0, 9, alone=not alone) == []
-        assert await store.recover(owner, 120.0, 3) == 0  # it is there itself
-        assert await store.recover("next", 120.0, 3) == 1
-        assert await store.recover("next", 120.0, 3) == 0
+        assert await store.recover(frozenset({owner}), 120.0, 3) == (0, 0)  # it is there itself
+        assert await store.recover(frozenset({"next"}), 120.0, 3) == (1, 0)
+        assert await store.recover(frozenset({"next"}), 120.0, 3) == (0, 0)
         assert not await store.finish(owner, "1", ENDED, 125.0)
     assert await claimed(store, alone=True, lease_s=0.0) == ["1"]
-    assert await store.recover("next", 130.0, 3) == 1
+    assert await store.recover(frozenset({"next"}), 130.0, 3) == (0, 1)
     record = await store.record("1")
     assert record is not None
     assert record[4:6] == (Status.FAILED, WebhookStatus.PENDING)

@@ -16,6 +16,7 @@ from job_stores import ENDED, Place, claimed, new
 from nerve.config.server import ServerConfig
 from nerve.errors import StoreFailed, StoreUnavailable
 from nerve.jobs.records import Counts, JobStore
+from nerve.jobs.sqlite_steps import READY
 from nerve.jobs.sqlite_tables import MIGRATIONS
 from nerve.jobs.stores import new_job_store
 
@@ -110,7 +111,7 @@ async def test_others_cannot_read_it(tmp_path: Path) -> None:
 async def test_a_place_that_cannot_be_used(tmp_path: Path) -> None:
     """Each tells what is wrong."""
     assert f"there is no folder {tmp_path / 'no'}" in await refused(tmp_path / "no" / "jobs.db")
-    assert "Is a directory" in await refused(tmp_path)
+    assert "it is a folder" in await refused(tmp_path)
     assert "jobs.db" in await refused(Path("/proc/jobs.db"))
     text = tmp_path / "notes.txt"
     text.write_text("no database, but a text that is long enough" * 100)
@@ -178,7 +179,7 @@ async def test_what_was_claimed_is_claimed_after_a_restart(tmp_path: Path) -> No
     await store.aclose()
     store = await opened(path)
     assert await claimed(store, "after") == []
-    assert await store.recover("after", 120.0, 3) == 1
+    assert await store.recover(frozenset({"after"}), 120.0, 3) == (1, 0)
     assert await claimed(store, "after") == ["1"]
     await store.aclose()
 
@@ -193,3 +194,13 @@ async def test_the_setting_says_which_store(tmp_path: Path) -> None:
     assert (tmp_path / "own.db").exists()
     with pytest.raises(ValueError, match="async_store is not set"):
         new_job_store(ServerConfig())
+
+
+async def test_a_claim_reads_no_more_than_it_may_take(tmp_path: Path) -> None:
+    """However many requests wait for other models: an index leads to the first ones, in their order."""
+    store = await opened(tmp_path / "jobs.db")
+    await store.aclose()
+    db = sqlite3.connect(tmp_path / "jobs.db")
+    rows = db.execute(f"EXPLAIN QUERY PLAN {READY}", ("ner", 0, 110.0, 9)).fetchall()
+    db.close()
+    assert [row[-1] for row in rows] == ["SEARCH jobs USING INDEX jobs_ready (model=? AND alone=?)"]
