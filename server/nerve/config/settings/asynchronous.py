@@ -26,8 +26,8 @@ class AsyncSettings(Settings):
     async_max_body_bytes: Annotated[int, Field(ge=1024)] = 256 * 2**10
     """Largest request, after decompression."""
     async_max_in_progress: Annotated[int, Field(ge=1, le=1024)] = 32
-    """Most requests that are worked on at the same time, by this server; a model has at most three quarters
-    of them."""
+    """Most requests that this server works on at the same time; a model has at most three quarters of
+    them."""
     async_timeout_s: Seconds = 3600.0
     """Longest time that one attempt may take."""
     async_webhook_secrets_file: Path | None = None
