@@ -39,6 +39,28 @@ def _short_stacks() -> None:
 _short_stacks()
 
 
+TOGETHER = frozenset({"tests/browser", "tests/clients", "tests/unit/jobs"})
+"""Folders whose files one process runs: each process would start a browser, daemons or a database of
+its own for them."""
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """As `--dist loadfile`, but with `TOGETHER`; any other way of sharing out is left alone."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling  # noqa: PLC0415  not without -n
+
+    class LoadTogether(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+        """Knows which files belong together."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            folder = file.rpartition("/")[0]
+            return folder if folder in TOGETHER else file
+
+    return LoadTogether(config, log)
+
+
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
     """Commands that run in the test's process set up logging; the next test must not notice."""

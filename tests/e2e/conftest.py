@@ -13,9 +13,12 @@ from support import Daemon, running_server
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def bundled_daemon(bundled: Path) -> AsyncIterator[Daemon]:
-    """On the bundled model."""
-    async with running_server(str(bundled)) as running:
+async def bundled_daemon(
+    bundled: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Daemon]:
+    """On the bundled model, with async inference."""
+    store = tmp_path_factory.mktemp("store") / "async.sqlite"
+    async with running_server(str(bundled), "--async-store", str(store)) as running:
         yield running
 
 

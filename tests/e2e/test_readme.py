@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -29,19 +30,33 @@ def requests(page: str) -> list[tuple[str, str, str | None, str]]:
     return found
 
 
+async def asked(
+    http: aiohttp.ClientSession, method: str, path: str, body: str | None, headers: dict[str, str]
+) -> tuple[int, Any]:
+    """The status and the JSON of an answer."""
+    async with http.request(method, path, data=body, headers=headers) as response:
+        return response.status, await response.json()
+
+
 async def test_curl_lines(root: Path, bundled_daemon: Daemon) -> None:
     """Each answers 200 as curl would send it; the first answer is the one that is printed."""
     page = (root / "README.md").read_text(encoding="utf-8")
     sent = requests(page)
-    assert len(sent) == 4
-    answers = []
+    assert len(sent) == 7
+    answers: list[Any] = []
+    accepted = ""
     async with aiohttp.ClientSession(bundled_daemon.url) as http:
         for method, path, body, kind in sent:
-            own = path.replace("my-ner", "minilm-ner")
+            own = path.replace("my-ner", "minilm-ner").replace("$REQUEST_ID", accepted)
             headers = {"Content-Type": kind} if body else {}
-            async with http.request(method, own, data=body, headers=headers) as response:
-                assert response.status == 200, (path, await response.text())
-                answers.append(await response.json())
+            async with asyncio.timeout(60):
+                status, answer = await asked(http, method, own, body, headers)
+                while status == 409:  # not answered yet
+                    status, answer = await asked(http, method, own, body, headers)
+            assert status == (201 if path == "/async_predict" else 200), (path, answer)
+            accepted = answer.get("request_id", accepted) if isinstance(answer, dict) else accepted
+            answers.append(answer)
+    assert [entity["token"] for entity in answers[-1][0]] == ["Ada", "Charles", "London"]
     printed = json.loads(page.split("```json\n")[1].split("```")[0])
     assert [[(e["token"], *e["results"]) for e in text] for text in answers[0]] == [
         [(e["token"], *e["results"]) for e in text] for text in printed
