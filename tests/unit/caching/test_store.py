@@ -119,7 +119,7 @@ def test_bytes_are_those_that_are_really_held(what: str) -> None:
     counted, number = Counted(1 << 30), 120
     entry(("", ""), *MAKE[what](), COST)  # what is only made once is made now
     gc.collect()
-    tracemalloc.start(12)
+    tracemalloc.start(6)
     try:
         for at in range(number):
             key = (f"text number {at} " * 3, repr(("both", at)))
