@@ -9,6 +9,7 @@ import itertools
 import os
 import sys
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, cast
@@ -98,7 +99,7 @@ def _stdin() -> int:
     return 0
 
 
-class LineReader:
+class LineReader(ABC):
     """`Reader` on lines; subclasses say what a line is."""
 
     def __init__(self, lines: Lines, *, text_field: str) -> None:
@@ -129,8 +130,9 @@ class LineReader:
         """See `Reader.close`."""
         self._lines.close()
 
+    @abstractmethod
     def _read(self) -> Iterator[Record]:
-        raise NotImplementedError
+        """The records, from the first one on."""
 
     def _record(
         self,
