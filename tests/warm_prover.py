@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from nerve.engine.graph_cache import GraphCache
-from nerve.proof import Prover, _ForkServer
+from nerve.proof import ForkServer, Prover
 
 
 class WarmServer:
     """A fork server that provers are given in turn, started when the first one is."""
 
     def __init__(self) -> None:
-        self._server: _ForkServer | None = None
+        self._server: ForkServer | None = None
 
     @property
     def pids(self) -> list[int]:
@@ -32,7 +32,7 @@ class WarmServer:
         """A prover that finds the server running, and leaves it so."""
         if self._server is None or not self._server.alive:  # as one failed test may leave it
             self.close()
-            self._server = _ForkServer()
+            self._server = ForkServer()
         server = self._server
         prover = Prover(timeout_s=timeout_s, memory_bytes=memory_bytes, cache=cache)
         prover._server = server

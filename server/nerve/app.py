@@ -39,6 +39,7 @@ from nerve.loading import ModelLoader
 from nerve.logs import Logs
 from nerve.metrics.all import Metrics
 from nerve.metrics.security import SecurityMetrics
+from nerve.proof import ForkServer
 from nerve.repository.catalog import Catalog
 from nerve.repository.manager import ModelManager
 from nerve.repository.sync import RepositorySync
@@ -67,9 +68,11 @@ class App:
         announce: Announce,
         only_mcp: bool = False,
         load_first: bool = False,
+        forks: ForkServer | None = None,
     ) -> None:
         """With `only_mcp` HTTP has /mcp and our own routes, and no other protocol's; with `load_first`
-        ports open when all models are loaded, so that whoever can connect is answered.
+        ports open when all models are loaded, so that whoever can connect is answered. `forks` is where
+        proofs are forked from, if that runs already.
 
         Raises:
             SetupError: MCP is enabled, and its SDK is not installed; or a file of keys or for TLS
@@ -94,7 +97,7 @@ class App:
                 AccessLog(info=config.access_log),
             ]
         )
-        self._loader = ModelLoader(config, metrics)
+        self._loader = ModelLoader(config, metrics, forks)
         self.catalog = Catalog(default_model=config.default_model)
         self.manager = ModelManager(
             open_model=self._loader.open,
@@ -192,7 +195,7 @@ class App:
         self._metrics.start()
         if self._tracing is not None:
             self._tracing.start()
-        self._loader.start()  # imports what we do, at the same time
+        self._loader.start()
         require_runtime()
         # Before the first request can come: a model that is still to be loaded is no unknown one.
         await self.sync.find()

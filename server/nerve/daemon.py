@@ -14,6 +14,7 @@ from typing import Final
 from nerve.app import Announce, App
 from nerve.config.server import ServerConfig
 from nerve.engine.memory import map_large_blocks
+from nerve.proof import ForkServer
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +35,21 @@ def allow_open_files(wanted: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-async def serve(config: ServerConfig, *, announce: Announce, load_first: bool = False) -> None:
+async def serve(
+    config: ServerConfig,
+    *,
+    announce: Announce,
+    load_first: bool = False,
+    forks: ForkServer | None = None,
+) -> None:
     """Run the daemon until SIGTERM or SIGINT; a second signal ends it at once.
 
-    With `load_first` it listens when its models are loaded.
+    With `load_first` it listens when its models are loaded; proofs come from `forks` if that is given.
 
     Raises:
         SetupError: it cannot run at all.
     """
-    app = App(config, announce=announce, load_first=load_first)
+    app = App(config, announce=announce, load_first=load_first, forks=forks)
     await run(app, config, announce=announce)
 
 

@@ -17,7 +17,7 @@ from nerve.golden import answers_before, check_gate
 from nerve.metrics.all import Metrics
 from nerve.model import NerModel
 from nerve.opening import open_model
-from nerve.proof import Prover
+from nerve.proof import ForkServer, Prover
 from nerve.repository.onnx_file import batch_dependence
 from nerve.types import ServedModel, VersionFiles
 
@@ -27,10 +27,13 @@ log = logging.getLogger(__name__)
 class ModelLoader:
     """Opens versions for the daemon. `start`, `open` any number, then `aclose`."""
 
-    def __init__(self, config: ServerConfig, metrics: Metrics) -> None:
+    def __init__(
+        self, config: ServerConfig, metrics: Metrics, forks: ForkServer | None = None
+    ) -> None:
+        """`forks` is where proofs are forked from, if that runs already."""
         self._config, self._metrics = config, metrics
         self._graph_cache = self._new_graph_cache()
-        self._prover = self._new_prover()
+        self._prover = self._new_prover(forks)
         self._converter = Converter(
             timeout_s=config.load_timeout_s,
             memory_bytes=config.proof_memory_bytes,
@@ -108,7 +111,7 @@ class ModelLoader:
                 await asyncio.to_thread(cache.discard, graph)
         return await open_model(name, files, config, metrics=metrics)
 
-    def _new_prover(self) -> Prover | None:
+    def _new_prover(self, forks: ForkServer | None) -> Prover | None:
         config = self._config
         if not config.prove_models:
             return None
@@ -120,6 +123,7 @@ class ModelLoader:
             memory_bytes=config.proof_memory_bytes,
             cache=self._graph_cache,
             log_form=config.log_format,
+            server=forks,
         )
 
     def _new_graph_cache(self) -> GraphCache | None:

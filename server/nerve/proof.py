@@ -19,10 +19,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import orjson
 
@@ -103,16 +103,52 @@ class _ServerGoneError(Exception):
     """The fork server died; nothing is known of the proof."""
 
 
-class _ForkServer:
-    """The process, and the socket that proofs are ordered on."""
+class Process(Protocol):
+    """What is needed of a process of ours, as `subprocess.Popen` has it."""
 
-    def __init__(self) -> None:
-        """Raises ModelLoadFailed if the system starts no process."""
+    pid: int
+
+    def poll(self) -> int | None:
+        """Its exit code, None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, later. Raises subprocess.TimeoutExpired."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
+def _started(control: int) -> Process:
+    return subprocess.Popen(  # noqa: S603  our own interpreter
+        python_module("nerve.proof_server", str(control)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,  # the daemon's is for its own lines
+        pass_fds=[control],
+        start_new_session=True,  # Ctrl-C at a terminal is for the daemon alone
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path),
+            "OPENBLAS_NUM_THREADS": "1",  # threads do not go with forking
+        },
+    )
+
+
+class ForkServer:
+    """The process, and the socket that proofs are ordered on. `close` it."""
+
+    def __init__(self, start: Callable[[int], Process] = _started) -> None:
+        """Have it started, by default as an interpreter of its own.
+
+        Args:
+            start: makes a process that serves on the socket of this descriptor.
+        Raises:
+            ModelLoadFailed: the system starts no process.
+        """
         self.control, theirs = socket.socketpair()
         self.control.setblocking(False)
         with theirs:
             try:
-                self._process = self._started(theirs.fileno())
+                self._process = start(theirs.fileno())
             except OSError as error:
                 self.control.close()
                 raise ModelLoadFailed(
@@ -120,21 +156,6 @@ class _ForkServer:
                     f"{error.strerror or error}; allow this user more processes and memory, or "
                     "set prove_models to false"
                 ) from error
-
-    @staticmethod
-    def _started(control: int) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(  # noqa: S603  our own interpreter
-            python_module("nerve.proof_server", str(control)),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,  # the daemon's is for its own lines
-            pass_fds=[control],
-            start_new_session=True,  # Ctrl-C at a terminal is for the daemon alone
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path),
-                "OPENBLAS_NUM_THREADS": "1",  # threads do not go with forking
-            },
-        )
 
     @property
     def alive(self) -> bool:
@@ -170,6 +191,7 @@ class Prover:
         cache: GraphCache | None = None,
         advice: str = "; raise load_timeout_s",
         log_form: str = "console",
+        server: ForkServer | None = None,
     ) -> None:
         """Nothing is started.
 
@@ -180,10 +202,11 @@ class Prover:
             cache: what optimised graphs are taken from and put into.
             advice: ends the sentence of a proof that took too long.
             log_form: how lines of the log look, console or json.
+            server: the fork server to begin with, if there is one already. It is closed with this.
         """
         self._timeout_s, self._memory_bytes, self._idle_s = timeout_s, memory_bytes, idle_s
         self._cache, self._advice, self._log_form = cache, advice, log_form
-        self._server: _ForkServer | None = None
+        self._server = server
         self._proofs = 0  # in progress
         self._idle: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -216,13 +239,13 @@ class Prover:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
-    def _running_server(self) -> _ForkServer:
+    def _running_server(self) -> ForkServer:
         if self._closed:
             raise ModelLoadFailed("was not proved: the server is stopping")
         if self._server is None or not self._server.alive:
             if self._server is not None:
                 self._server.close()  # only frees what is left of it
-            self._server = _ForkServer()
+            self._server = ForkServer()
         return self._server
 
     async def prove(
@@ -299,7 +322,7 @@ class Prover:
             else "could not be proved: the process that proves models died twice meanwhile"
         )
 
-    async def _prove_on(self, server: _ForkServer, request: Request, answer: _Answer) -> Proof:
+    async def _prove_on(self, server: ForkServer, request: Request, answer: _Answer) -> Proof:
         began = time.monotonic()
         with (
             _socketpair() as (child, child_end),

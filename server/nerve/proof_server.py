@@ -1,9 +1,10 @@
 """The process behind `nerve.proof`: imports everything once, forks a child a proof, tells its end.
 
-`python -m nerve.proof_server FD`. It has one thread and no event loop, so that forking is safe. On
-the socket FD it gets two sockets a proof: one for the child (request in, answer out) and one on
-which it reports the child's birth and end, and kills it when the other side goes. It ends, with
-its children, when FD is closed, so nothing is left when the daemon is killed.
+`python -m nerve.proof_server FD`, or `forked` from the daemon before that has begun. It has one thread
+and no event loop, so that forking is safe. On the socket FD it gets two sockets a proof: one for the
+child (request in, answer out) and one on which it reports the child's birth and end, and kills it when
+the other side goes. It ends, with its children, when FD is closed, so nothing is left when the daemon
+is killed.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ from nerve.config.running import Kind
 from nerve.engine.graph_cache import GraphCache, NotCachedError
 from nerve.engine.memory import limit_memory
 from nerve.engine.session import gpu_devices, require_runtime
-from nerve.errors import NerveError, RuntimeMissing
+from nerve.errors import ModelLoadFailed, NerveError, RuntimeMissing
 from nerve.golden import Answers, answers_before, check_gate
 from nerve.metrics.engine import EngineMetrics
 from nerve.model import NerModel
 from nerve.opening import open_model
-from nerve.proof import Request
+from nerve.processes import ForkedProcess, forks_safely
+from nerve.proof import ForkServer, Request
 from nerve.types import CutOptions, VersionFiles
 
 log = logging.getLogger("nerve.proof_server")
@@ -57,7 +59,7 @@ _OUT_OF_MEMORY: Final = ("bad_alloc", "Failed to allocate memory", "can't start 
 """How ONNX Runtime and Python say so."""
 
 
-class ForkServer:
+class Orders:
     """Takes orders on `control` until it is closed."""
 
     def __init__(self, control: socket.socket) -> None:
@@ -314,17 +316,39 @@ def ran_out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
-def main() -> None:
-    """Serve on the socket whose descriptor is the first argument."""
+def forked() -> ForkServer | None:
+    """The fork server as a fork of this process: one import is for both. None where that is not safe.
+
+    To be called before there is a thread or an event loop. None, too, where the system starts no
+    process: a prover tries again, and tells why.
+    """
+    if not forks_safely():
+        return None
+    with contextlib.suppress(RuntimeMissing):  # the daemon will say so
+        require_runtime()
+    gc.freeze()  # what there is now is for good, and shared
+    try:
+        return ForkServer(lambda control: ForkedProcess(lambda: serve(control), keep=control))
+    except ModelLoadFailed:
+        return None
+
+
+def serve(control: int) -> NoReturn:
+    """Be the fork server on the socket of this descriptor."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the daemon decides, by closing the socket
     _write("/proc/self/comm", SERVER_NAME)
+    Orders(socket.socket(fileno=control)).serve()
+    os._exit(0)  # nothing to clean up
+
+
+def main() -> None:
+    """Serve on the socket whose descriptor is the first argument."""
     with contextlib.suppress(RuntimeMissing):  # a child will say so
         require_runtime()
     gc.collect()
     gc.freeze()  # children share what is there
-    ForkServer(socket.socket(fileno=int(sys.argv[1]))).serve()
-    os._exit(0)  # nothing to clean up
+    serve(int(sys.argv[1]))
 
 
 if __name__ == "__main__":

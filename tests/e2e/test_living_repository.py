@@ -126,6 +126,10 @@ async def test_a_slow_copy_is_loaded_once_when_whole(tmp_path: Path) -> None:
 # --- the process that models are proved in ---
 
 
+def _arguments(process: int) -> list[str]:
+    return Path(f"/proc/{process}/cmdline").read_text().split("\0")
+
+
 async def _proof_of(live: Living) -> int:
     """The one process that proves a model."""
     found: list[int] = await until(lambda: live.processes("nerve-proof"))
@@ -155,9 +159,10 @@ async def test_a_model_that_kills_its_process(tmp_path: Path) -> None:
             await live.until_serves("who", who)
             await live.until_fine("who")
 
-        # the process that forks them: it is started again
+        # the process that forks them: a fork of the daemon; it is started again, as another program
         await until(lambda: not live.processes("nerve-proof"))
         (fork,) = live.processes("nerve-fork")
+        assert "serve" in _arguments(fork)
         endless_graph(repository / "who" / GRAPH)
         proof = await _proof_of(live)
         os.kill(fork, signal.SIGKILL)
@@ -168,6 +173,7 @@ async def test_a_model_that_kills_its_process(tmp_path: Path) -> None:
         await live.until_serves("who", 4)
         await until(lambda: not live.processes("nerve-proof"))
         (fork,) = live.processes("nerve-fork")
+        assert "nerve.proof_server" in _arguments(fork)
         os.kill(fork, signal.SIGKILL)
         await until(lambda: not alive(fork))
         write(tmp_path / "staged", 5).rename(repository / "next")

@@ -142,6 +142,7 @@ def _write_folder(
     from nerve.building.faults import BuildFailed  # noqa: PLC0415  keeps `--help` fast
     from nerve.cli.build_steps import validate  # noqa: PLC0415
     from nerve.importing.install import check_place, install  # noqa: PLC0415
+    from nerve.proof_server import forked  # noqa: PLC0415
 
     place = repository / plan.name
     if os.path.lexists(place) and not replace:
@@ -151,7 +152,7 @@ def _write_folder(
     check_place(place, replace=replace)
     check_kept(place, inputs)
     check_writable(place, next(each for each in place.parents if each.exists()))
-    run(validate(plan, say=_say))
+    run(validate(plan, say=_say, forks=forked()))
     _say("• Writing model folder...")
     return install(plan, repository, replace=replace)
 

@@ -30,6 +30,8 @@ from nerve.cli.trial import Trial
 from nerve.config.model import ModelConfig, load_model_config
 from nerve.errors import ModelLoadFailed
 from nerve.importing.plan import SCRIPT, VERSION_FOLDER, ImportPlan
+from nerve.proof import ForkServer
+from nerve.proof_server import forked
 from nerve.repository.layout import GOLDEN_FILE, MODEL_FILE, SIDE_FILES
 from nerve.transforming.host import TransformHost
 from nerve.types import Limits, VersionFiles
@@ -133,8 +135,9 @@ def config_of(plan: ImportPlan) -> ModelConfig:
     return load_model_config(None, name=plan.name, override=content)
 
 
-async def validate(plan: ImportPlan, *, say: Say) -> int:
-    """Load the model where a crash harms nobody, run it, and try its transform.
+async def validate(plan: ImportPlan, *, say: Say, forks: ForkServer | None) -> int:
+    """Load the model where a crash harms nobody (forked from `forks` if that is given), run it, and try
+    its transform.
 
     Returns:
         Its longest row in tokens.
@@ -145,7 +148,7 @@ async def validate(plan: ImportPlan, *, say: Say) -> int:
     config, files = config_of(plan), version_of(plan)
     _check_model_config(files.side.get("config.json"))
     say("✓ Model config validated")
-    async with Trial(timeout_s=LOAD_TIMEOUT_S, memory_bytes=None, advice="") as trial:
+    async with Trial(timeout_s=LOAD_TIMEOUT_S, memory_bytes=None, advice="", forks=forks) as trial:
         try:
             bare = config.model_copy(update={"transform": None})
             facts = (await trial(plan.name, files, bare)).facts
@@ -207,7 +210,7 @@ def build_file(
     check_output(output, inputs)
     key = runtime_key() if wanted.base is None else ""
     runtime = find_runtime(wanted, key, say=say)
-    max_tokens = run(validate(plan, say=say))
+    max_tokens = run(validate(plan, say=say, forks=forked()))
     if runtime is None:
         runtime = made_runtime(wanted.cache, key, say=say)
     say("• Writing encoderfile...")

@@ -121,7 +121,7 @@ def serve(
     built_process.be_the_program()
     with _model(options, addresses) as (config, built):
         say = _told_version(built, announce)
-        run(config, lambda: serve_until_signal(config, announce=say, load_first=True))
+        run(config, lambda _: serve_until_signal(config, announce=say, load_first=True))
 
 
 @app.command()
@@ -203,7 +203,9 @@ def mcp(
         say = _told_version(built, announce)
         run(
             config,
-            lambda: serve_mcp(config, hostname=hostname, port=port, announce=say, load_first=True),
+            lambda _: serve_mcp(
+                config, hostname=hostname, port=port, announce=say, load_first=True
+            ),
         )
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nerve.importing.plan import ImportPlan
     from nerve.importing.recognize import Recognized
     from nerve.importing.source import Wishes
+    from nerve.proof import ForkServer
 
 DEFAULT_REPOSITORY = Path("model_repository")
 _MARKS = {"ok": "ok  ", "warning": "warn", "failed": "FAIL", "skipped": "skip"}
@@ -135,7 +136,9 @@ def _bring_in(source: Path, found: Recognized, how: _How) -> None:
         return
 
     def check(folder: Path) -> None:
-        if not run(_is_good(folder, timeout_s=how.timeout_s)):
+        from nerve.proof_server import forked  # noqa: PLC0415  keeps `--help` fast
+
+        if not run(_is_good(folder, timeout_s=how.timeout_s, forks=forked())):
             raise _NotGood
 
     try:
@@ -159,13 +162,13 @@ class _NotGood(Exception):
     """The model would not load; the reasons are printed."""
 
 
-async def _is_good(folder: Path, *, timeout_s: float) -> bool:
+async def _is_good(folder: Path, *, timeout_s: float, forks: ForkServer | None) -> bool:
     """Make the checks of `nerve validate`, and print each."""
     from nerve.cli.checkup import Outcome, check_folder  # noqa: PLC0415
     from nerve.cli.trial import Trial  # noqa: PLC0415
 
     good = True
-    async with Trial(timeout_s=timeout_s, memory_bytes=None) as trial:
+    async with Trial(timeout_s=timeout_s, memory_bytes=None, forks=forks) as trial:
         async for check in check_folder(folder, try_model=trial):
             print_lines(_told(check))
             good = good and check.outcome is not Outcome.FAILED

@@ -16,6 +16,7 @@ from nerve.errors import AddressUnavailable, ModelNotFound
 
 if TYPE_CHECKING:
     from nerve.frontend.mcp.pipes import Pipes
+    from nerve.proof import ForkServer
 
 HOSTNAME = "0.0.0.0"  # noqa: S104  the contract's default
 PORT = 9100
@@ -57,16 +58,30 @@ def mcp(
     if model:
         _check(model, settings)
     if not stdio:
-        run(settings, lambda: serve_mcp(settings, hostname=hostname, port=port, announce=announce))
+        run(
+            settings,
+            lambda forks: serve_mcp(
+                settings, hostname=hostname, port=port, announce=announce, forks=forks
+            ),
+        )
         return
     from nerve.frontend.mcp.pipes import claimed  # noqa: PLC0415  keeps `--help` fast
 
     with claimed() as pipes:
-        run(settings, lambda: serve_mcp_stdio(settings, pipes=pipes, announce=_to_stderr))
+        run(
+            settings,
+            lambda forks: serve_mcp_stdio(settings, pipes=pipes, announce=_to_stderr, forks=forks),
+        )
 
 
 async def serve_mcp(
-    config: ServerConfig, *, hostname: str, port: int, announce: Announce, load_first: bool = False
+    config: ServerConfig,
+    *,
+    hostname: str,
+    port: int,
+    announce: Announce,
+    load_first: bool = False,
+    forks: ForkServer | None = None,
 ) -> None:
     """A server of its own for MCP at /mcp, with probes and metrics, until a signal.
 
@@ -76,6 +91,7 @@ async def serve_mcp(
         port: 0 lets the kernel pick one, which is then announced.
         announce: gets a line at a time.
         load_first: it listens when its models are loaded.
+        forks: where proofs are forked from, if that runs already.
     Raises:
         SetupError: it cannot run at all.
     """
@@ -87,14 +103,16 @@ async def serve_mcp(
         update={**own, "grpc_port": port, "disable_grpc": True, "enable_mcp": True}
     )
     try:
-        app = App(config, announce=announce, only_mcp=True, load_first=load_first)
+        app = App(config, announce=announce, only_mcp=True, load_first=load_first, forks=forks)
         await run(app, config, announce=announce)
     except AddressUnavailable as error:
         detail = error.detail.replace("--http-", "--")
         raise AddressUnavailable(error.host, error.port, detail) from error
 
 
-async def serve_mcp_stdio(config: ServerConfig, *, pipes: Pipes, announce: Announce) -> None:
+async def serve_mcp_stdio(
+    config: ServerConfig, *, pipes: Pipes, announce: Announce, forks: ForkServer | None = None
+) -> None:
     """MCP over `pipes` until their client ends them, or a signal. Nothing listens.
 
     Raises:
@@ -105,7 +123,7 @@ async def serve_mcp_stdio(config: ServerConfig, *, pipes: Pipes, announce: Annou
 
     silent = {"disable_http": True, "disable_grpc": True}  # which nobody can configure
     config = config.model_copy(update={**silent, "enable_mcp": True})
-    app = App(config, announce=announce)
+    app = App(config, announce=announce, forks=forks)
     assert app.mcp is not None
     server = app.mcp
     from nerve.frontend.mcp.stdio import talk  # noqa: PLC0415  as above, and imports the SDK

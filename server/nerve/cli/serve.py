@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,8 +16,12 @@ from nerve import logs
 from nerve.cli.settings import given, with_settings
 from nerve.config.server import ServerConfig, load_server_config, misspelt, service_links
 
+if TYPE_CHECKING:
+    from nerve.proof import ForkServer
+
 log = logging.getLogger(__name__)
 
+Work = Callable[["ForkServer | None"], Coroutine[None, None, None]]
 Announce = Callable[[str], None]
 Repositories = Annotated[
     list[Path] | None,
@@ -52,10 +56,14 @@ def serve(
     run(load_server_config(flags, os.environ, config))
 
 
-def run(
-    config: ServerConfig, work: Callable[[], Coroutine[None, None, None]] | None = None
-) -> None:
-    """Set logging up and run the daemon, or `work`, on uvloop where there is one."""
+def run(config: ServerConfig, work: Work | None = None) -> None:
+    """Set logging up and run the daemon, or `work`, on uvloop where there is one.
+
+    Args:
+        config: of the daemon.
+        work: is given the process that its proofs are to be forked from, if there is one already.
+    """
+    forks = _forks(config)  # first, as long as there are no threads
     # grpc would tell stderr of every client that fails at TLS; it looks when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from nerve.daemon import serve as serve_until_signal  # noqa: PLC0415  keeps `--help` fast
@@ -68,8 +76,24 @@ def run(
         log.warning("the variable %s means nothing here%s", name, hint)
     for name, needed in config.without_effect:
         log.warning("%s has no effect without %s", name, needed)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve_until_signal(config, announce=announce) if work is None else work())
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(
+                serve_until_signal(config, announce=announce, forks=forks)
+                if work is None
+                else work(forks)
+            )
+    finally:
+        if forks is not None:
+            forks.close()
+
+
+def _forks(config: ServerConfig) -> ForkServer | None:
+    if not config.prove_models:
+        return None
+    from nerve.proof_server import forked  # noqa: PLC0415  as above
+
+    return forked()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

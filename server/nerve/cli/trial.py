@@ -16,7 +16,7 @@ from nerve.golden import check_golden
 from nerve.golden_texts import GoldenReport
 from nerve.metrics.engine import EngineMetrics
 from nerve.opening import open_model
-from nerve.proof import Proof, Prover
+from nerve.proof import ForkServer, Proof, Prover
 from nerve.repository.onnx_file import batch_dependence
 from nerve.types import ModelInfo, VersionFiles
 
@@ -27,11 +27,19 @@ class Trial:
     """`nerve.cli.checkup.Try` with the limits of a load; use it in `async with`."""
 
     def __init__(
-        self, *, timeout_s: float, memory_bytes: int | None, advice: str = "; raise --timeout"
+        self,
+        *,
+        timeout_s: float,
+        memory_bytes: int | None,
+        advice: str = "; raise --timeout",
+        forks: ForkServer | None = None,
     ) -> None:
-        """Nothing is started. `advice` ends the sentence of a load that took over `timeout_s`."""
+        """Nothing is started. `advice` ends the sentence of a load that took over `timeout_s`; `forks`
+        is where loads are forked from, if that runs already. It is closed with this."""
         self._timeout_s, self._advice = timeout_s, advice
-        self._prover = Prover(timeout_s=timeout_s, memory_bytes=memory_bytes, advice=advice)
+        self._prover = Prover(
+            timeout_s=timeout_s, memory_bytes=memory_bytes, advice=advice, server=forks
+        )
         self._converter = Converter(timeout_s=timeout_s, memory_bytes=memory_bytes, advice=advice)
         self._metrics = EngineMetrics(CollectorRegistry())
 

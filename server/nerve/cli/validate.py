@@ -16,6 +16,7 @@ from nerve.cli.terminal import plain, print_json, print_lines
 
 if TYPE_CHECKING:
     from nerve.cli.checkup import Check
+    from nerve.cli.trial import Trial
 
 MARKS = {"ok": "✓", "warning": "!", "failed": "✗", "skipped": "-"}
 ASCII_MARKS = {"ok": "ok  ", "warning": "warn", "failed": "FAIL", "skipped": "skip"}
@@ -48,24 +49,23 @@ def validate(
     every version in the folders. Each is loaded in a process of its own, so
     that one that crashes is only a line in the report.
     """
+    from nerve.cli.trial import Trial  # noqa: PLC0415  keeps `--help` fast
+    from nerve.proof_server import forked  # noqa: PLC0415
+
+    forks = forked()
     logs.set_up("error")
-    good = run(
-        _run(list(dict.fromkeys(folders)), timeout_s=timeout, memory_bytes=memory, as_json=as_json)
-    )
-    if not good:
+    trial = Trial(timeout_s=timeout, memory_bytes=memory, forks=forks)
+    if not run(_run(list(dict.fromkeys(folders)), trial, as_json=as_json)):
         raise typer.Exit(1)
 
 
-async def _run(
-    folders: Sequence[Path], *, timeout_s: float, memory_bytes: int | None, as_json: bool
-) -> bool:
+async def _run(folders: Sequence[Path], trial: Trial, *, as_json: bool) -> bool:
     """Check every folder and report. Returns whether all is good."""
     from nerve.cli.checkup import Outcome, check_folder  # noqa: PLC0415  keeps `--help` fast
-    from nerve.cli.trial import Trial  # noqa: PLC0415
 
     checks: list[tuple[str, Check]] = []
     reporter = _Reporter()
-    async with Trial(timeout_s=timeout_s, memory_bytes=memory_bytes) as trial:
+    async with trial:
         for folder in folders:
             async for check in check_folder(folder, try_model=trial):
                 checks.append((str(folder), check))

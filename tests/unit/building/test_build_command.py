@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ import nerve
 from nerve.building.payload import read_built_file
 from nerve.building.runtime import cache_lock, host_target, keep_runtime, runtime_key
 from nerve.cli import main
-from nerve.proof import Prover, _ForkServer
+from nerve.proof import ForkServer, Prover
 from unit.building.conftest import MakeRuntime
 
 Run = Callable[..., tuple[int, str, str]]
@@ -46,19 +47,18 @@ def home(
 
 
 @pytest.fixture(scope="module")
-def fork_server() -> Iterator[_ForkServer]:
+def fork_server() -> Iterator[ForkServer]:
     """Starting one takes longer than all else that a build with a ready runtime does."""
-    server = _ForkServer()
+    server = ForkServer()
     yield server
     server.close()
 
 
 @pytest.fixture(autouse=True)
-def _warm_proofs(fork_server: _ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def _warm_proofs(fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
     class Warm(Prover):
-        def __init__(self, *, timeout_s: float, memory_bytes: int | None, advice: str) -> None:
-            super().__init__(timeout_s=timeout_s, memory_bytes=memory_bytes, advice=advice)
-            self._server = fork_server
+        def __init__(self, **given: Any) -> None:
+            super().__init__(**given | {"server": fork_server})
 
         async def aclose(self) -> None:
             self._server = None
