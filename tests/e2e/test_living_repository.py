@@ -375,7 +375,7 @@ async def _do_nothing(live: Living, folder: Path, other: Path) -> None:
 async def test_leaving_under_requests(place: Place) -> None:
     """A folder that is deleted or renamed: requests in flight are answered, then it is unknown."""
     live = place.live
-    slow = "max_batch_size: 2\ndynamic_batching: {max_queue_delay_microseconds: 2500000}\n"
+    slow = "max_batch_size: 2\ndynamic_batching: {max_queue_delay_microseconds: 6000000}\n"
     gone, before = place.add("gone", 1, config=slow), place.add("before", 2, config=slow)
     versions = place.add("versions", 3, 4)
     for name in ("gone", "before", "versions"):

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -115,6 +116,17 @@ async def to_the_end(reader: asyncio.StreamReader) -> bytes:
             got += part
     except ConnectionError:
         pass
+    return got
+
+
+async def to_the_end_of(connection: socket.socket) -> bytes:
+    """The same for one that is fed meanwhile: a stream forgets what came as soon as it cannot be fed."""
+    loop = asyncio.get_running_loop()
+    connection.setblocking(False)
+    got = b""
+    with suppress(ConnectionError):
+        while part := await loop.sock_recv(connection, 2**16):
+            got += part
     return got
 
 

@@ -22,6 +22,7 @@ from faults.mistreated import (
     serving,
     statuses,
     to_the_end,
+    to_the_end_of,
     until,
 )
 
@@ -63,12 +64,11 @@ async def dialled(served: Served, count: int) -> AsyncIterator[list[Ends]]:
 
 
 @contextlib.contextmanager
-def silent(served: Served, count: int, *, port: str = "http") -> Iterator[None]:
-    """So many connections that nobody looks at."""
+def silent(served: Served, count: int, *, port: str = "http") -> Iterator[list[socket.socket]]:
+    """So many connections that say nothing, as fast as can be."""
     with contextlib.ExitStack() as stack:
-        for _ in range(count):
-            stack.enter_context(socket.create_connection(("127.0.0.1", served.ports[port])))
-        yield
+        address = "127.0.0.1", served.ports[port]
+        yield [stack.enter_context(socket.create_connection(address)) for _ in range(count)]
 
 
 async def test_a_thousand_idle_connections(repository: Path, tmp_path: Path) -> None:
@@ -118,14 +118,15 @@ async def test_one_too_many_is_refused(small: Served) -> None:
 
 async def test_a_flood_of_connections(small: Served) -> None:
     """Those for which there is no place at all are told and closed; probes still get through."""
-    async with dialled(small, LIMIT + 200) as ends:
+    with silent(small, LIMIT + 200) as ends:  # at once: who is silent for a second is only closed
         assert await small.status("/livez") == 200
-        reading = [asyncio.create_task(to_the_end(reader)) for reader, _ in ends]
+        reading = [asyncio.create_task(to_the_end_of(each)) for each in ends]
         await until(lambda: sum(task.done() for task in reading) >= 200, "the others are told")
         done, rest = await asyncio.wait(reading, timeout=0)
         assert len(rest) <= LIMIT
         for task in rest:
             task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
         refused = [answer for task in done if (answer := task.result())]
         assert len(refused) > 50
         assert {tuple(statuses(answer)) for answer in refused} == {(503,)}
