@@ -172,4 +172,6 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", type=Path, default=BUNDLED)
     given = parser.parse_args()
+    # Under nohup, or in the background of a shell, it would be ignored by whatever we start, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     run(given.model, 5_000 if given.quick else given.lines, given.rounds)

@@ -17,7 +17,8 @@ from nerve.config.model import TokenizerConfig
 from nerve.pipeline.aggregation import LabelScheme
 from nerve.pipeline.decode import Decoder
 from nerve.pipeline.tokenizer import load_tokenizer, read_json_object
-from nerve.types import CutOptions, SpanOptions, Strategy
+from nerve.types import CutOptions, SpanOptions
+from nerve.words import Strategy
 
 FOLDER = Path(__file__).parents[1] / "model_repository" / "minilm-ner" / "1"
 SENTENCE = "Ada Lovelace wrote to Charles Babbage in London about the Analytical Engine . "

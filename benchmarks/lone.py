@@ -17,7 +17,8 @@ from nerve.config.model import TokenizerConfig
 from nerve.pipeline.aggregation import LabelScheme
 from nerve.pipeline.decode import Decoder
 from nerve.pipeline.tokenizer import TextTokenizer, load_tokenizer, read_json_object
-from nerve.types import CutOptions, SpanOptions, Strategy
+from nerve.types import CutOptions, SpanOptions
+from nerve.words import Strategy
 
 MAX_ROW_TOKENS: Final = 8192
 AS_PREDICT_TOKENS: Final = SpanOptions(Strategy.NONE)

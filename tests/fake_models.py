@@ -31,7 +31,6 @@ from nerve.types import (
     EngineStatistics,
     LogitsAnswer,
     ModelInfo,
-    OffsetUnit,
     Row,
     ServedModel,
     Span,
@@ -41,6 +40,7 @@ from nerve.types import (
     TokenAnswer,
     VersionFiles,
 )
+from nerve.words import OffsetUnit
 
 PATIENCE_S = 60.0
 COST = CallStatistics(0, 0, 0.0, 0.0, 0.0)

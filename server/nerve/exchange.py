@@ -16,9 +16,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
 from random import getrandbits
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from nerve.types import CallStatistics, ModelInfo, RowResult
+if TYPE_CHECKING:  # the logs need this module, every command needs logs, and few need numpy
+    from nerve.types import CallStatistics, ModelInfo, RowResult
 
 MAX_REQUEST_ID: Final = 128
 """Longest request id, in characters; of a longer one that a client sent, the beginning counts."""

@@ -11,7 +11,8 @@ from nerve.config.model import ModelConfig, QualityGate
 from nerve.errors import ModelLoadFailed, NerveError
 from nerve.golden_texts import Example, Expected, GoldenReport, load_golden, score
 from nerve.offload import offload
-from nerve.types import Span, SpanAnswer, SpanOptions, Strategy, VersionFiles
+from nerve.types import Span, SpanAnswer, SpanOptions, VersionFiles
+from nerve.words import Strategy
 
 TEXTS_PER_CALL: Final = 256
 """Enough to fill the batches of every instance. One call at a time never finds its queue full."""

@@ -24,7 +24,6 @@ from nerve.types import (
     IntArray,
     LogitsAnswer,
     ModelInfo,
-    OffsetUnit,
     Row,
     RowResult,
     RunTimes,
@@ -35,6 +34,7 @@ from nerve.types import (
     TextTokens,
     TokenAnswer,
 )
+from nerve.words import OffsetUnit
 
 
 def check_logits(info: ModelInfo, logits: FloatArray) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -12,40 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import ArrayLike
 
+from nerve.words import OffsetUnit, Side, Strategy
+
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
-
-
-class Strategy(StrEnum):
-    """How word pieces become entities; the names and meanings of `transformers.pipeline("ner")`."""
-
-    NONE = "none"
-    SIMPLE = "simple"
-    FIRST = "first"
-    AVERAGE = "average"
-    MAX = "max"
-
-
-class OffsetUnit(StrEnum):
-    """What `start` and `end` count."""
-
-    CODEPOINT = "codepoint"
-    BYTE = "byte"
-    UTF16 = "utf16"
-
-
-class Side(StrEnum):
-    """An end of a text; as a truncation side, the end that is cut off."""
-
-    LEFT = "left"
-    RIGHT = "right"
-
-
-LUA_LIBS: Final = ("table", "string", "math", "coroutine", "utf8")
-"""Libraries of Lua that a transform may have; the first three are the default."""
-UNSAFE_LUA_LIBS: Final = ("io", "os", "debug", "package")
-"""Those that reach out of it: Encoderfile has them as well, but for `debug`."""
 
 
 class Limits(NamedTuple):

@@ -17,7 +17,8 @@ from nerve.config.model import TokenizerConfig
 from nerve.pipeline.aggregation import LabelScheme
 from nerve.pipeline.decode import Decoder
 from nerve.pipeline.tokenizer import TextTokenizer, load_tokenizer, read_json_object
-from nerve.types import CutOptions, FloatArray, Side, SpanOptions, Strategy
+from nerve.types import CutOptions, FloatArray, SpanOptions
+from nerve.words import Side, Strategy
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"

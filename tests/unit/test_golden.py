@@ -25,15 +25,8 @@ from nerve.golden_texts import (
     load_golden,
     score,
 )
-from nerve.types import (
-    CallStatistics,
-    OffsetUnit,
-    Span,
-    SpanAnswer,
-    SpanOptions,
-    Strategy,
-    VersionFiles,
-)
+from nerve.types import CallStatistics, Span, SpanAnswer, SpanOptions, VersionFiles
+from nerve.words import OffsetUnit, Strategy
 
 TEXT = "Apple bought Beats, and Apple sang."
 

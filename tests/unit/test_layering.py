@@ -8,7 +8,7 @@ from pathlib import Path
 import nerve
 
 PACKAGE = Path(nerve.__file__).parent
-FREE = {"errors", "exchange", "types", "offload", "processes", "threads"}
+FREE = {"errors", "exchange", "types", "offload", "processes", "threads", "words"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "exchange": set(),
@@ -20,6 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "log_lines": set(),
     "logs": {"log_lines"},
     "starting": set(),
+    "words": set(),
     "metrics": set(),
     "config": set(),
     "pipeline": {"config"},

@@ -32,7 +32,8 @@ from nerve.model import NerModel, run_times
 from nerve.offload import INLINE_CHARACTERS, INLINE_TOKENS
 from nerve.opening import open_model
 from nerve.repository.layout import read_model, scan
-from nerve.types import CutOptions, OffsetUnit, Row, RowResult, SpanOptions, Strategy
+from nerve.types import CutOptions, Row, RowResult, SpanOptions
+from nerve.words import OffsetUnit, Strategy
 
 MODELS = Path(__file__).parents[1] / "models"
 VOCABULARY = 1500

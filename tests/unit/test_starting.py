@@ -121,3 +121,12 @@ def test_libraries_keep_what_they_were_told() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, check=True, timeout=60
     )
     assert ended.stdout == b"3 __all__\n"
+
+
+def test_a_command_imports_no_more_than_it_needs() -> None:
+    """What a command only needs when it works, the others and `--help` do without."""
+    heavy = ["aiohttp", "grpc", "numpy", "onnxruntime", "rich", "tokenizers"]
+    script = f"import sys, nerve.cli; print(*(each for each in {heavy} if each in sys.modules))"
+    command = [sys.executable, "-c", script]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout == "\n"

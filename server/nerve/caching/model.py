@@ -19,7 +19,6 @@ from nerve.types import (
     EngineStatistics,
     LogitsAnswer,
     ModelInfo,
-    OffsetUnit,
     Row,
     ServedModel,
     SpanAnswer,
@@ -27,6 +26,7 @@ from nerve.types import (
     TextTokens,
     TokenAnswer,
 )
+from nerve.words import OffsetUnit
 
 
 class CachedModel:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from nerve.caching.store import Key
-from nerve.types import CutOptions, ModelInfo, OffsetUnit, SpanOptions, group_of
+from nerve.types import CutOptions, ModelInfo, SpanOptions, group_of
+from nerve.words import OffsetUnit
 
 
 class Asking:

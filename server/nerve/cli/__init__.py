@@ -20,6 +20,7 @@ from nerve.cli.new_api_key import new_api_key
 from nerve.cli.new_transform import new_transform
 from nerve.cli.schema import schema
 from nerve.cli.serve import serve
+from nerve.cli.settings import SettingsCommand
 from nerve.cli.tune import tune
 from nerve.cli.validate import validate
 from nerve.errors import ConfigInvalid, NerveError, RuntimeMissing
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(serve)
+app.command(cls=SettingsCommand)(serve)
 app.command()(mcp)
 app.command()(infer)
 app.command()(validate)

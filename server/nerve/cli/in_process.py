@@ -26,7 +26,8 @@ from nerve.opening import open_model
 from nerve.repository.fingerprint import Digests, inspect_version
 from nerve.repository.layout import CONFIG_FILES
 from nerve.repository.selection import select
-from nerve.types import EngineStatistics, SpanOptions, Strategy, VersionFiles
+from nerve.types import EngineStatistics, SpanOptions, VersionFiles
+from nerve.words import Strategy
 
 LOAD_TIMEOUT_S: Final = 600.0
 """For a load, and again for a conversion: somebody looks on, and can break it off."""

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nerve.config.described import DescribedJsonSchema
 from nerve.config.model import ModelConfig
 from nerve.config.server import ServerConfig
 
@@ -29,5 +30,5 @@ def schema(
 def document(kind: Kind) -> dict[str, object]:
     """The schema as a dict."""
     model = ModelConfig if kind is Kind.MODEL else ServerConfig
-    found = model.model_json_schema()
+    found = model.model_json_schema(schema_generator=DescribedJsonSchema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}

@@ -11,7 +11,9 @@ from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get
 
 import typer
 from pydantic.fields import FieldInfo
+from typer.core import TyperCommand, TyperOption
 
+from nerve.config.described import descriptions
 from nerve.config.server import ServerConfig
 
 CommandT = TypeVar("CommandT", bound=Callable[..., None])
@@ -40,6 +42,28 @@ def with_settings(command: CommandT) -> CommandT:
     return command
 
 
+class SettingsCommand(TyperCommand):
+    """A command with settings, whose help is put together when it is asked for."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401  click's
+        """See click's."""
+        self._describe()
+        super().format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:  # noqa: ANN401  click's
+        """See click's."""
+        self._describe()
+        return super().shell_complete(ctx, incomplete)
+
+    def _describe(self) -> None:
+        fields, about = ServerConfig.model_fields, descriptions(ServerConfig)
+        for option in self.params:
+            name = option.name or ""
+            if isinstance(option, TyperOption) and name in fields and name != "repositories":
+                field = fields[name]
+                option.help = _help(field, about.get(name, ""), other=_other(name, field))
+
+
 def given(settings: Mapping[str, object]) -> dict[str, object]:
     """Those that were given; the items of a list may also be separated by commas. Pure."""
     found: dict[str, object] = {}
@@ -58,8 +82,8 @@ def _options(config: type[ServerConfig]) -> Iterable[inspect.Parameter]:
         if name == "repositories":
             continue
         kind = _kind(field.annotation)
-        text, panel = _help(field, kind, other=_other(name, field)), _panel(config, name)
-        option = typer.Option(_flag(name), help=text, rich_help_panel=panel, show_default=False)
+        panel = _panel(config, name)
+        option = typer.Option(_flag(name), rich_help_panel=panel, show_default=False)
         yield _parameter(name, kind, option)
         if other := _other(name, field):
             # With nothing before the slash it is the option that turns a setting off.
@@ -108,9 +132,9 @@ def _words(annotation: Any) -> Iterable[str]:  # noqa: ANN401  a form of typing'
             yield from _words(argument)
 
 
-def _help(field: FieldInfo, kind: Any, *, other: str) -> str:  # noqa: ANN401  a form of typing's
-    text = " ".join((field.description or "").split())
-    if get_origin(kind) is list:
+def _help(field: FieldInfo, about: str, *, other: str) -> str:
+    text = " ".join(about.split())
+    if get_origin(_kind(field.annotation)) is list:
         text += " May be repeated, or its items separated by commas."
     elif words := ", ".join(_words(field.annotation)):
         text += f" One of: {words}."

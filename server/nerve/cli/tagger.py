@@ -13,7 +13,8 @@ from nerve.engine.session import require_runtime
 from nerve.errors import InvalidField, LoadFailed, NoDefaultModel
 from nerve.frontend.http.encoderfile import result
 from nerve.service.inference import Call, InferenceService, SpanRequest
-from nerve.types import OffsetUnit, Span, Strategy
+from nerve.types import Span
+from nerve.words import OffsetUnit, Strategy
 
 
 class Tagger:

@@ -26,7 +26,7 @@ from nerve.config.versions import (
     policy_shorthand,
 )
 from nerve.errors import ConfigInvalid, Problem
-from nerve.types import OffsetUnit, Side, Strategy
+from nerve.words import OffsetUnit, Side, Strategy
 
 MAX_CONFIG_BYTES = 128 * 1024
 

@@ -13,7 +13,7 @@ from typing import Annotated, Final, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from nerve.config.running import Section
-from nerve.types import LUA_LIBS, UNSAFE_LUA_LIBS
+from nerve.words import LUA_LIBS, UNSAFE_LUA_LIBS
 
 MAX_SCRIPT_BYTES: Final = 128 * 1024
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from nerve.config.transform import LuaLib
 from nerve.importing.encoderfile_files import Sources
 from nerve.importing.plan import name_fault
-from nerve.types import Side
+from nerve.words import Side
 
 MODEL_TYPE: Final = "token_classification"
 OTHER_TYPES: Final = (
@@ -57,9 +57,7 @@ Text = Annotated[str, BeforeValidator(_text)]
 class Section(BaseModel):
     """Frozen. Unknown keys were taken out before, each with a warning."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=()
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class ModelPaths(Section):

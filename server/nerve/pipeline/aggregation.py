@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from nerve.types import BoolArray, FloatArray, IntArray, Strategy, group_of
+from nerve.types import BoolArray, FloatArray, IntArray, group_of
+from nerve.words import Strategy
 
 FEW_GROUPS: Final = 16
 """Up to so many groups are averaged one by one: fewer steps than sorting them by length."""

@@ -20,16 +20,8 @@ from nerve.pipeline.aggregation import (
 )
 from nerve.pipeline.offsets import convert
 from nerve.pipeline.windows import EncodedText, merge, owned
-from nerve.types import (
-    BoolArray,
-    FloatArray,
-    IntArray,
-    OffsetUnit,
-    Span,
-    SpanOptions,
-    Strategy,
-    TokenTags,
-)
+from nerve.types import BoolArray, FloatArray, IntArray, Span, SpanOptions, TokenTags
+from nerve.words import OffsetUnit, Strategy
 
 ScalarT = TypeVar("ScalarT", bound=np.generic)
 

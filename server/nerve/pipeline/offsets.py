@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nerve.types import IntArray, OffsetUnit
+from nerve.types import IntArray
+from nerve.words import OffsetUnit
 
 
 def convert(text: str, positions: IntArray, unit: OffsetUnit) -> IntArray:

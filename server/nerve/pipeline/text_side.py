@@ -18,15 +18,8 @@ from nerve.pipeline.offsets import convert
 from nerve.pipeline.scored import Scored
 from nerve.pipeline.tokenizer import TextTokenizer
 from nerve.pipeline.windows import EncodedText, Window
-from nerve.types import (
-    CutOptions,
-    FloatArray,
-    OffsetUnit,
-    Span,
-    SpanOptions,
-    TextTokens,
-    TokenTags,
-)
+from nerve.types import CutOptions, FloatArray, Span, SpanOptions, TextTokens, TokenTags
+from nerve.words import OffsetUnit
 
 T = TypeVar("T")
 DecodedT = TypeVar("DecodedT")

@@ -19,7 +19,8 @@ from nerve.config.model import TokenizerConfig
 from nerve.errors import InvalidField, ModelLoadFailed, TextTooLong, TokenizationFailed
 from nerve.pipeline.aggregation import TokenizerFacts
 from nerve.pipeline.windows import EncodedText, Window, joined, total_length
-from nerve.types import CutOptions, IntArray, Side
+from nerve.types import CutOptions, IntArray
+from nerve.words import Side
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from lupa.lua54 import LuaError, LuaMemoryError, LuaRuntime
 
 from nerve.pipeline.tensor_calls import Answer, Call, Calls, Meter, Tensor
 from nerve.pipeline.transformed import WrongResult, checked, one_line
-from nerve.types import LUA_LIBS, UNSAFE_LUA_LIBS, FloatArray, Limits
+from nerve.types import FloatArray, Limits
+from nerve.words import LUA_LIBS, UNSAFE_LUA_LIBS
 
 __all__ = ["LimitExceeded", "Sandbox", "ScriptFailed", "WrongResult", "chosen_libraries"]
 

@@ -14,7 +14,8 @@ from nerve.repository.lifecycle import State
 from nerve.repository.records import IndexRow, Version
 from nerve.repository.sync import RepositorySync
 from nerve.service.inference import unit_of
-from nerve.types import ModelInfo, OffsetUnit
+from nerve.types import ModelInfo
+from nerve.words import OffsetUnit
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,12 @@ from nerve.types import (
     CutOptions,
     LogitsAnswer,
     ModelInfo,
-    OffsetUnit,
     Row,
     SpanAnswer,
     SpanOptions,
-    Strategy,
     TokenAnswer,
 )
+from nerve.words import OffsetUnit, Strategy
 
 COUNTED_INLINE_TOKENS: Final = 4096
 """Up to here an answer's entities are counted in well under a millisecond."""

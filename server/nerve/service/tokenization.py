@@ -13,7 +13,8 @@ from nerve.config.server import ServerConfig
 from nerve.errors import DeadlineExceeded, EmptyInput, InvalidField, TooManyInputs
 from nerve.repository.catalog import Catalog
 from nerve.service.inference import Call, check_texts, unit_of
-from nerve.types import ModelInfo, OffsetUnit, TextTokens
+from nerve.types import ModelInfo, TextTokens
+from nerve.words import OffsetUnit
 
 T = TypeVar("T")
 

@@ -29,18 +29,16 @@ from nerve.metrics.cache import CacheMetrics
 from nerve.types import (
     CallStatistics,
     CutOptions,
-    OffsetUnit,
     Row,
     RunTimes,
-    Side,
     Span,
     SpanAnswer,
     SpanOptions,
-    Strategy,
     TextCost,
     TokenAnswer,
     TokenTags,
 )
+from nerve.words import OffsetUnit, Side, Strategy
 
 FIRST = SpanOptions(Strategy.FIRST)
 MODEL_PRIORITY = 5

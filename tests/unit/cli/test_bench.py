@@ -21,7 +21,8 @@ from nerve.cli.texts import read_texts
 from nerve.cli.tune import row
 from nerve.cli.tune_run import Tuning, Wanted
 from nerve.errors import InvalidField, ModelLoadFailed, NerveError, RepositoryInvalid
-from nerve.types import Span, SpanOptions, Strategy
+from nerve.types import Span, SpanOptions
+from nerve.words import Strategy
 
 QUICK = ("--duration", "0.2", "--warm-up", "0.05")
 BRIEF = ("--seconds-per-trial", "0.2", "--concurrency", "4")

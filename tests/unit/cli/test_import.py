@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from nerve.cli import main
-from nerve.cli.export import INSTALL, find_program
+from nerve.cli.export_run import INSTALL, find_program
 from nerve.pipeline.transform import Sandbox
 from nerve.types import Limits
 

@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from nerve.cli.settings import OTHER_NAMES, given, with_settings
+from nerve.cli.settings import OTHER_NAMES, SettingsCommand, given, with_settings
 from nerve.config.server import ServerConfig
 
 FLAGS = sorted(
@@ -22,7 +22,7 @@ def serve(*arguments: str, columns: int = 80) -> tuple[str, dict[str, Any]]:
     """What a command with all settings prints, and what it makes of its arguments."""
     app, found = typer.Typer(), {}
 
-    @app.command()
+    @app.command(cls=SettingsCommand)
     @with_settings
     def command(**settings: object) -> None:
         found.update(given(settings))

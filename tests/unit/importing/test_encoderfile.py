@@ -14,7 +14,7 @@ from nerve.errors import ConfigInvalid
 from nerve.importing.encoderfile import plan_of, read_build_config
 from nerve.importing.encoderfile_keys import KEYS
 from nerve.importing.install import install
-from nerve.types import Side
+from nerve.words import Side
 
 PLAIN = """\
 encoderfile:

@@ -20,7 +20,8 @@ from nerve.pipeline.aggregation import (
     subword_by_length,
     subword_by_space,
 )
-from nerve.types import BoolArray, FloatArray, Strategy
+from nerve.types import BoolArray, FloatArray
+from nerve.words import Strategy
 
 JOINING = (Strategy.SIMPLE, Strategy.FIRST, Strategy.AVERAGE, Strategy.MAX)
 BIO = ("O", "B-ORG", "I-ORG", "B-LOC", "I-LOC")

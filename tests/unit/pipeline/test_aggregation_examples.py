@@ -20,7 +20,8 @@ from nerve.pipeline.aggregation import (
 )
 from nerve.pipeline.decode import Decoder
 from nerve.pipeline.windows import EncodedText, Window
-from nerve.types import SpanOptions, Strategy
+from nerve.types import SpanOptions
+from nerve.words import Strategy
 
 MANIFEST = Path(__file__).parents[2] / "parity" / "golden" / "manifest.json"
 UNKNOWN = 1

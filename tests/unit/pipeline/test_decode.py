@@ -11,7 +11,8 @@ import pytest
 from nerve.pipeline.aggregation import LabelScheme, TokenizerFacts, softmax
 from nerve.pipeline.decode import Decoder
 from nerve.pipeline.windows import EncodedText, Window
-from nerve.types import FloatArray, OffsetUnit, SpanOptions, Strategy
+from nerve.types import FloatArray, SpanOptions
+from nerve.words import OffsetUnit, Strategy
 
 LABELS = ("O", "B-ORG", "I-ORG", "B-LOC", "I-LOC")
 NO_RULE_2 = TokenizerFacts(None, -1)

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nerve.pipeline.offsets import convert
-from nerve.types import OffsetUnit
+from nerve.words import OffsetUnit
 
 EDGES = "a\x00\x7f\x80\u07ff\u0800\ud7ff\ue000\uffff\U00010000\U0010ffffé\u0301😀"
 """Characters at the borders between widths, and some everyday ones."""

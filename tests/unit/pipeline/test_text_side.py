@@ -20,7 +20,8 @@ from nerve.pipeline.scored import Scored
 from nerve.pipeline.text_side import LARGE_AT_ONCE, TextSide
 from nerve.pipeline.tokenizer import TextTokenizer, load_tokenizer
 from nerve.pipeline.windows import EncodedText, Window
-from nerve.types import CutOptions, OffsetUnit, Side, Span, SpanOptions, Strategy, TokenTags
+from nerve.types import CutOptions, Span, SpanOptions, TokenTags
+from nerve.words import OffsetUnit, Side, Strategy
 
 MODELS = Path(__file__).parents[2] / "models"
 LABELS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC")

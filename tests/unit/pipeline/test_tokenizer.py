@@ -23,7 +23,8 @@ from nerve.pipeline.tokenizer import (
     read_json_object,
 )
 from nerve.pipeline.windows import EncodedText, Window, owned
-from nerve.types import CutOptions, Side
+from nerve.types import CutOptions
+from nerve.words import Side
 
 MODELS = Path(__file__).parents[2] / "models"
 FAMILIES = ["bert", "distilbert", "roberta", "xlm-roberta", "deberta-v2"]

@@ -25,7 +25,7 @@ from nerve.service.control import (
     Statistics,
     VersionStatus,
 )
-from nerve.types import OffsetUnit
+from nerve.words import OffsetUnit
 
 READY, UNAVAILABLE = State.READY, State.UNAVAILABLE
 

@@ -13,7 +13,7 @@ from nerve.config.server import ServerConfig
 from nerve.metrics.requests import RequestMetrics
 from nerve.service.inference import Call, InferenceService, SpanRequest
 from nerve.service.shadow import COPY_PRIORITY
-from nerve.types import OffsetUnit, Strategy
+from nerve.words import OffsetUnit, Strategy
 
 NOW = 1000.0
 

@@ -16,14 +16,8 @@ from nerve.errors import InferenceFailed
 from nerve.metrics.requests import RequestMetrics
 from nerve.service.inference import Call, InferenceService, SpanRequest
 from nerve.service.shadow import MAX_COPIES, found
-from nerve.types import (
-    OffsetUnit,
-    Span,
-    SpanAnswer,
-    Strategy,
-    TokenAnswer,
-    TokenTags,
-)
+from nerve.types import Span, SpanAnswer, TokenAnswer, TokenTags
+from nerve.words import OffsetUnit, Strategy
 
 
 def span(label: str, start: int, end: int, score: float = 0.5) -> Span:

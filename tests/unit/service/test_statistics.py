@@ -23,7 +23,8 @@ from nerve.errors import (
 from nerve.metrics.requests import RequestMetrics
 from nerve.service.inference import Call, InferenceService, SpanRequest
 from nerve.service.statistics import RequestStatistics, RequestTotals
-from nerve.types import CacheUse, CallStatistics, OffsetUnit, Row, RunTimes, Strategy
+from nerve.types import CacheUse, CallStatistics, Row, RunTimes
+from nerve.words import OffsetUnit, Strategy
 
 COST = CallStatistics(
     tokens=9,

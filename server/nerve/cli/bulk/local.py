@@ -21,7 +21,8 @@ from nerve.errors import (
     TransformFailed,
 )
 from nerve.service.inference import unit_of
-from nerve.types import OffsetUnit, ServedModel, SpanOptions, Strategy
+from nerve.types import ServedModel, SpanOptions
+from nerve.words import OffsetUnit, Strategy
 
 FLIGHT: Final = Flight(calls=16, texts=32)
 """The engine forms batches of the first few hundred texts that wait."""

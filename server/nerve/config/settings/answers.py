@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nerve.config.settings.kinds import Settings
-from nerve.types import OffsetUnit
+from nerve.words import OffsetUnit
 
 
 class AnswerSettings(Settings):

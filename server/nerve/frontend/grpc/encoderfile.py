@@ -15,7 +15,8 @@ from nerve.frontend.grpc.metadata import Context, answered_by, call, target, tex
 from nerve.frontend.guard import Guard
 from nerve.offload import offload, small_answer
 from nerve.service.inference import InferenceService
-from nerve.types import OffsetUnit, TokenTags
+from nerve.types import TokenTags
+from nerve.words import OffsetUnit
 
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """By the contract; the server itself takes more."""

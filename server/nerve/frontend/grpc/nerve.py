@@ -20,7 +20,7 @@ from nerve.frontend.guard import Guard
 from nerve.offload import offload, small_answer
 from nerve.service.control import ControlService
 from nerve.service.inference import Call, InferenceService
-from nerve.types import OffsetUnit
+from nerve.words import OffsetUnit
 
 
 class NerveService:

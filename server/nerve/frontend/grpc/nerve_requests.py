@@ -10,7 +10,8 @@ from nerve.errors import EmptyInput, InvalidField, NerveError, TextTooLong, TooM
 from nerve.frontend.grpc.metadata import texts_of
 from nerve.service.filtering import SpanFilter
 from nerve.service.inference import SpanRequest
-from nerve.types import CutOptions, OffsetUnit, Side, Strategy
+from nerve.types import CutOptions
+from nerve.words import OffsetUnit, Side, Strategy
 
 ValueT = TypeVar("ValueT")
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import orjson
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 import nerve
 from nerve.config.server import ServerConfig
@@ -29,8 +29,6 @@ class HttpDoor(BaseModel):
 class GrpcDoor(BaseModel):
     """gRPC."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
     port: int | None
     """Null if the server does not listen for gRPC."""
     tls: bool
@@ -38,8 +36,6 @@ class GrpcDoor(BaseModel):
 
 class RequestLimits(BaseModel):
     """Limits of a request, whatever the model."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     max_client_batch_size: int
     """Texts in one request on predict_tokens and tokenize."""
@@ -57,8 +53,6 @@ class RequestLimits(BaseModel):
 
 class ServerInfo(BaseModel):
     """The server, as it was told to be."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     name: Literal["nerve"] = "nerve"
     version: str
@@ -78,8 +72,6 @@ class ServerInfo(BaseModel):
 class MetricSample(BaseModel):
     """A number, and what it is of."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
     name: str
     """The family's, or that with _bucket, _sum or _count behind it."""
     labels: dict[str, str]
@@ -89,8 +81,6 @@ class MetricSample(BaseModel):
 
 class MetricFamily(BaseModel):
     """All samples of a metric."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     name: str
     """As on Prometheus' page."""
@@ -102,8 +92,6 @@ class MetricFamily(BaseModel):
 
 class MetricFamilies(BaseModel):
     """Metrics at one time."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     time: float
     """Seconds since 1970 began (UTC)."""

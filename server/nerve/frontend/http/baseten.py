@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from nerve.config.server import ServerConfig
 from nerve.exchange import Access
@@ -18,16 +18,8 @@ from nerve.frontend.http.tei import PLACES, Inputs, TeiDialect, read_request
 from nerve.offload import offload, small_answer
 from nerve.service.filtering import SpanFilter
 from nerve.service.inference import Call, InferenceService, SpanRequest
-from nerve.types import (
-    CallStatistics,
-    CutOptions,
-    ModelInfo,
-    OffsetUnit,
-    Side,
-    Span,
-    SpanAnswer,
-    Strategy,
-)
+from nerve.types import CallStatistics, CutOptions, ModelInfo, Span, SpanAnswer
+from nerve.words import OffsetUnit, Side, Strategy
 
 StrategyName = Literal["none", "simple", "first", "average", "max"]
 Written = TypeVar("Written")
@@ -35,8 +27,6 @@ Written = TypeVar("Written")
 
 class PredictTokensRequest(BaseModel):
     """Texts to tag, and how. Unknown fields are ignored."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     inputs: Inputs
     """Texts: a list of lists, a list, or one string. Nesting only groups them; the answer has

@@ -24,7 +24,8 @@ from nerve.offload import offload, small_answer
 from nerve.service.control import ControlService
 from nerve.service.inference import Call
 from nerve.service.tokenization import Described, TokenizationService
-from nerve.types import OffsetUnit, TextTokens
+from nerve.types import TextTokens
+from nerve.words import OffsetUnit
 
 DTYPES: Final = {
     Precision.FP32: "float32",
@@ -70,8 +71,6 @@ _IDS_SCHEMA = {
 class TokenizeRequest(BaseModel):
     """Texts to tokenize, and how. Unknown fields are ignored."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
     inputs: Inputs
     """Texts: one string, a list, or a list of lists. Nesting only groups them; the answer has one
     list a text. None is cut."""
@@ -86,8 +85,6 @@ class TokenizeRequest(BaseModel):
 class SimpleToken(BaseModel):
     """A token of a text, or one that the tokenizer added."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
     id: Annotated[int, Field(ge=0)]
     text: str
     """The stretch of the text; of a special token its name."""
@@ -99,8 +96,6 @@ class SimpleToken(BaseModel):
 
 class DecodeRequest(BaseModel):
     """Ids to turn into text, and how. Unknown fields are ignored."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     ids: Annotated[list[list[int]], BeforeValidator(rows_of), WithJsonSchema(_IDS_SCHEMA)]
     """A list of token ids, or a list of such lists; the answer has one text a list."""
@@ -124,7 +119,7 @@ class ModelKind(BaseModel):
 class Info(BaseModel):
     """The model and its limits, in TEI's words."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(protected_namespaces=())
 
     model_id: str
     """Its name in the repository."""

@@ -24,7 +24,7 @@ from nerve.offload import INLINE_BYTES, offload
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
 OffsetUnitName = Literal["codepoint", "byte", "utf16"]
-"""Values of `nerve.types.OffsetUnit`; requests are checked strictly, which takes no enum."""
+"""Values of `nerve.words.OffsetUnit`; requests are checked strictly, which takes no enum."""
 CODINGS: Final = {"gzip": 31, "deflate": 15}
 """Content codings, and what zlib calls their containers (RFC 1952 and 1950)."""
 

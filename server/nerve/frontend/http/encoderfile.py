@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from nerve.config.server import ServerConfig
 from nerve.errors import (
@@ -40,7 +40,8 @@ from nerve.frontend.http.dialect import (
 from nerve.frontend.status import outcome
 from nerve.offload import INLINE_BYTES, offload, small_answer
 from nerve.service.inference import InferenceService
-from nerve.types import ModelInfo, OffsetUnit, TokenTags
+from nerve.types import ModelInfo, TokenTags
+from nerve.words import OffsetUnit
 
 TEXTS: dict[type[NerveError], str] = {
     UnsupportedMediaType: "Expected request with `Content-Type: application/json`",
@@ -55,8 +56,6 @@ PREFIXES: dict[type[NerveError], str] = {
 
 class TokenClassificationRequest(BaseModel):
     """Texts to tag. Unknown fields are ignored."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     inputs: Annotated[Strings, WithJsonSchema({
         "type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1},

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 import nerve
+from nerve.config.described import DescribedJsonSchema
 from nerve.exchange import Access
 from nerve.frontend.http.call import DEADLINE_HEADER, TIMEOUT_HEADER
 from nerve.frontend.http.dialect import (
@@ -164,11 +165,17 @@ def _schemas(dialects: Sequence[Dialect]) -> dict[str, Any]:
             ]
             models |= dict.fromkeys(each for each in described if each is not None)
     plain = [each for each in models if hasattr(each, "model_json_schema")]
-    _, found = models_json_schema([(each, "validation") for each in plain], ref_template=TEMPLATE)
+    _, found = models_json_schema(
+        [(each, "validation") for each in plain],
+        ref_template=TEMPLATE,
+        schema_generator=DescribedJsonSchema,
+    )
     schemas: dict[str, Any] = dict(found.get("$defs", {}))
     for each in models:
         if each not in plain:
-            schema = TypeAdapter(each).json_schema(ref_template=TEMPLATE)
+            schema = TypeAdapter(each).json_schema(
+                ref_template=TEMPLATE, schema_generator=DescribedJsonSchema
+            )
             schemas |= schema.pop("$defs", {})
             if isinstance(each, type):  # a list has no name, only what is in it
                 schemas[each.__name__] = schema
@@ -242,7 +249,9 @@ def _response(
     elif isinstance(model, type) and not hasattr(model, "__origin__"):
         schema = {"$ref": TEMPLATE.format(model=model.__name__)}
     else:
-        schema = TypeAdapter(model).json_schema(ref_template=TEMPLATE)
+        schema = TypeAdapter(model).json_schema(
+            ref_template=TEMPLATE, schema_generator=DescribedJsonSchema
+        )
         schema.pop("$defs", None)
     response: dict[str, Any] = {
         "description": "The answer." if status == "200" else DESCRIPTIONS[status],

@@ -20,7 +20,8 @@ from nerve.offload import offload, small_answer
 from nerve.service.control import ControlService
 from nerve.service.filtering import SpanFilter
 from nerve.service.inference import Call, InferenceService, SpanRequest
-from nerve.types import ModelInfo, OffsetUnit, Span, SpanAnswer, Strategy
+from nerve.types import ModelInfo, Span, SpanAnswer
+from nerve.words import OffsetUnit, Strategy
 
 SHOWN_MODELS: Final = 20
 """Most models that the description names."""

@@ -21,7 +21,7 @@ from nerve.frontend.mcp.results import AnswerTooLarge, check_size
 from nerve.frontend.status import retry_after_s
 from nerve.offload import offload, small_answer
 from nerve.service.inference import Call, InferenceService
-from nerve.types import OffsetUnit
+from nerve.words import OffsetUnit
 
 DESCRIPTION: Final = "Performs token classification of input text sequences."
 INPUT_SCHEMA: Final = {

@@ -43,7 +43,7 @@ def _config(value: object) -> object:
 class Parameters(BaseModel):
     """Parameters of a call. One that is not known is refused: it would have had a meaning."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
     @model_validator(mode="before")
     @classmethod

@@ -16,16 +16,8 @@ from nerve.frontend.v2.views import ENTITIES, LABELS, TEXT, TOKENS
 from nerve.offload import offload, small_answer
 from nerve.service.filtering import SpanFilter
 from nerve.service.inference import Call, InferenceService, SpanRequest
-from nerve.types import (
-    CutOptions,
-    ModelInfo,
-    OffsetUnit,
-    Side,
-    Span,
-    Strategy,
-    TokenAnswer,
-    TokenTags,
-)
+from nerve.types import CutOptions, ModelInfo, Span, TokenAnswer, TokenTags
+from nerve.words import OffsetUnit, Side, Strategy
 
 OUTPUTS: Final = (ENTITIES, LABELS, TOKENS)
 PARAMETERS: Final = (

@@ -14,7 +14,8 @@ from nerve.cli.bulk.local import LocalTagging
 from nerve.cli.bulk.records import Failed, Outcome, Record, Tagged
 from nerve.cli.bulk.window import CHUNKS, Flight, open_window
 from nerve.errors import InferenceFailed, QueueFull
-from nerve.types import SpanOptions, Strategy
+from nerve.types import SpanOptions
+from nerve.words import Strategy
 
 
 class Counting:

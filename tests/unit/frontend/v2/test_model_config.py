@@ -18,7 +18,8 @@ from nerve.errors import ModelNotFound
 from nerve.frontend.v2.model_config import describe, model_config
 from nerve.frontend.v2.views import View
 from nerve.service.control import ServedVersion
-from nerve.types import ModelInfo, OffsetUnit, Strategy
+from nerve.types import ModelInfo
+from nerve.words import OffsetUnit, Strategy
 
 INFO = ModelInfo(
     name="ner",

@@ -14,7 +14,8 @@ from nerve.errors import ModelNotFound, VersionNotFound
 from nerve.frontend.v2.statistics import describe, model_statistics
 from nerve.service.inference import Call, SpanRequest
 from nerve.service.statistics import RequestTotals, VersionTotals
-from nerve.types import BatchTotals, EngineStatistics, Strategy
+from nerve.types import BatchTotals, EngineStatistics
+from nerve.words import Strategy
 
 TOTALS = VersionTotals(
     "ner",

@@ -12,7 +12,7 @@ from nerve.jobs.records import JobRecord, Status, WebhookStatus
 
 
 class _Described(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(protected_namespaces=())
 
 
 class InferenceRetryConfig(_Described):

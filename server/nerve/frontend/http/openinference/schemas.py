@@ -12,10 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from nerve.frontend.v2.repository import LoadParameters, UnloadParameters
 
 
-class _Described(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-
 class OpenInferenceError(BaseModel):
     """Why there is no answer."""
 
@@ -49,7 +45,7 @@ class ModelReady(BaseModel):
     ready: bool
 
 
-class TensorMetadata(_Described):
+class TensorMetadata(BaseModel):
     """A tensor that a model takes or gives."""
 
     name: str
@@ -58,7 +54,7 @@ class TensorMetadata(_Described):
     """-1 is any length; the first is the batch."""
 
 
-class ModelMetadata(_Described):
+class ModelMetadata(BaseModel):
     """What a model takes and gives."""
 
     name: str
@@ -89,7 +85,7 @@ class DurationStatistics(BaseModel):
     ns: int
 
 
-class BatchStatistics(_Described):
+class BatchStatistics(BaseModel):
     """Runs of one size."""
 
     batch_size: int
@@ -98,7 +94,7 @@ class BatchStatistics(_Described):
     compute_output: DurationStatistics
 
 
-class ModelStatistics(_Described):
+class ModelStatistics(BaseModel):
     """Totals of a version since it was loaded."""
 
     name: str
@@ -122,14 +118,14 @@ class StatisticsResponse(BaseModel):
     model_stats: list[ModelStatistics]
 
 
-class TensorParameters(_Described):
+class TensorParameters(BaseModel):
     """How the content of a tensor comes."""
 
     binary_data_size: int | None = None
     """Bytes of it behind the JSON, in place of `data`."""
 
 
-class InferInput(_Described):
+class InferInput(BaseModel):
     """An input."""
 
     name: str
@@ -146,14 +142,14 @@ class OutputParameters(BaseModel):
     binary_data: bool | None = None
 
 
-class InferOutputRequest(_Described):
+class InferOutputRequest(BaseModel):
     """An output that is wanted."""
 
     name: str
     parameters: OutputParameters | None = None
 
 
-class InferenceRequest(_Described):
+class InferenceRequest(BaseModel):
     """Tensors for a model. Unknown fields are ignored, unknown parameters refused."""
 
     id: str = ""
@@ -165,7 +161,7 @@ class InferenceRequest(_Described):
     """None means those of the metadata."""
 
 
-class InferOutput(_Described):
+class InferOutput(BaseModel):
     """An output."""
 
     name: str
@@ -185,7 +181,7 @@ class InferenceResponse(BaseModel):
     outputs: list[InferOutput]
 
 
-class GenerateRequest(_Described):
+class GenerateRequest(BaseModel):
     """Text in. What is none of these fields is a request parameter, as is what `parameters` holds."""
 
     model_config = ConfigDict(extra="allow")
@@ -196,7 +192,7 @@ class GenerateRequest(_Described):
     parameters: dict[str, bool | int | float | str] = {}
 
 
-class GenerateResponse(_Described):
+class GenerateResponse(BaseModel):
     """Text out."""
 
     id: str | None = None
@@ -206,7 +202,7 @@ class GenerateResponse(_Described):
     """The JSON text of a text's entities; a list if a list was sent."""
 
 
-class LoggingSettings(_Described):
+class LoggingSettings(BaseModel):
     """Log settings; a change may name any of them."""
 
     log_file: str = ""
@@ -230,7 +226,7 @@ class TraceSettings(BaseModel):
     trace_mode: str | None = None
 
 
-class RepositoryIndexRow(_Described):
+class RepositoryIndexRow(BaseModel):
     """A version; or a model that has none that can be used, or that was never loaded."""
 
     name: str
@@ -242,7 +238,7 @@ class RepositoryIndexRow(_Described):
     """Why it is not READY; with READY, why the last attempt to replace it failed."""
 
 
-class RepositoryIndexRequest(_Described):
+class RepositoryIndexRequest(BaseModel):
     """What to list."""
 
     ready: bool = False
