@@ -464,7 +464,7 @@ async def test_two_repositories_with_one_name(tmp_path: Path) -> None:
     write(two / "yours", 3)
     write(two / "always", 4)
     write(one / "always", 5)
-    async with living(one, two, *FAST) as live:
+    async with living(one, "-r", two, *FAST) as live:
         await live.until_told("always", "several repositories", "one", "two")
         assert (await live.ask("always")).status == 503
         async with live.callers("both", {1}):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nerve.cli.serve import Announce, LogLevel, Repositories, announce, run
+from nerve.cli.serve import Announce, LogLevel, MoreRepositories, Repositories, announce, run
 from nerve.config.server import ServerConfig, load_server_config
 from nerve.config.settings.repositories import ControlMode
 from nerve.errors import AddressUnavailable, ModelNotFound
@@ -24,6 +24,7 @@ PORT = 9100
 
 def mcp(
     repository: Repositories = None,
+    more_repositories: MoreRepositories = None,
     hostname: Annotated[str, typer.Option(help="Address to listen on.")] = HOSTNAME,
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="0 picks a free one, and tells it.")
@@ -49,7 +50,10 @@ def mcp(
     The settings of serve count here, too, as NERVE_… variables and in the --config file, but for its
     addresses.
     """
-    given: dict[str, object] = {"repositories": repository, "log_level": log_level}
+    given: dict[str, object] = {
+        "repositories": [*(repository or ()), *(more_repositories or ())],
+        "log_level": log_level,
+    }
     if model:
         chosen = {"load_model": model, "default_model": model[0], "exit_on_error": True}
         given |= {"model_control_mode": ControlMode.EXPLICIT, **chosen}

@@ -31,6 +31,16 @@ Repositories = Annotated[
         show_default=False,
     ),
 ]
+MoreRepositories = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--repository",
+        "-r",
+        metavar="REPOSITORY",
+        help="The same, as an option; may be repeated.",
+        show_default=False,
+    ),
+]
 LogLevel = Annotated[
     str | None,
     typer.Option(envvar="NERVE_LOG_LEVEL", help="debug, info, warning or error. Default: info"),
@@ -41,6 +51,7 @@ LogLevel = Annotated[
 def serve(
     repository: Repositories = None,
     *,
+    more_repositories: MoreRepositories = None,
     config: Annotated[
         Path | None,
         typer.Option(envvar="NERVE_CONFIG", help="YAML file with any of the settings."),
@@ -52,7 +63,8 @@ def serve(
     Every setting is also a NERVE_… variable and a key of the --config file; a flag wins over a
     variable, a variable over the file.
     """
-    flags = given({"repositories": repository, **settings})
+    named = [*(repository or ()), *(more_repositories or ())]
+    flags = given({"repositories": named, **settings})
     run(load_server_config(flags, os.environ, config))
 
 
