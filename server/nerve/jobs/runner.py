@@ -64,6 +64,8 @@ class Runner:
         self._told_alone: set[str] = set()
         """Requests of which the log tells by now that they run alone; each may make many attempts."""
         self._look_for_suspects_at = self._claimed_at = self._rested_at = 0.0
+        self._passed_over = False
+        """Whether the last turn did not look for those that must run alone; one may have come due."""
         self._woken = asyncio.Event()
         self._draining = False
         self._loop: asyncio.Task[None] | None = None
@@ -126,9 +128,13 @@ class Runner:
         now = time.monotonic()
         # Of this turn: what has rested enough while it went on was left out by it all the same.
         resting, self._rested_at = self._pressure.resting(now), self._pressure.rested_at(now)
+        self._passed_over = False
         if self._draining:
             return False
-        if self._suspect is None and now >= self._look_for_suspects_at:
+        # Of both claims: what comes due between them is left to whoever asks what comes next.
+        self._claimed_at = time.time()
+        looks = self._suspect is None and now >= self._look_for_suspects_at
+        if looks:
             self._look_for_suspects_at = now + self._pace.poll_s
             self._suspect = next(iter(await self._claim(Room(1, resting), alone=True)), None)
         if self._suspect is not None:
@@ -137,6 +143,7 @@ class Runner:
                 await self._alone(suspect)
                 return True
             return False
+        self._passed_over = not looks
         free = self._limit - len(self._running)
         if free <= 0:
             return False
@@ -147,12 +154,10 @@ class Runner:
         return len(claimed) == may.limit  # else, when one of them ends, there is room for more
 
     async def _claim(self, may: Room, *, alone: bool = False) -> list[ClaimedJob]:
-        if not alone:
-            self._claimed_at = time.time()
         return await self._claims.take(
             lambda: self._store.claim(
                 self._owner,
-                time.time(),
+                self._claimed_at,
                 self._pace.lease_s,
                 may.limit,
                 alone=alone,
@@ -266,7 +271,10 @@ class Runner:
     async def _sleep(self) -> None:
         """Until somebody wakes us, or it is time to look."""
         longest_s = self._pace.poll_s if self._store.shared else LONGEST_LOOK_S
-        wait_s = max(0.0, min(longest_s, self._rested_at - time.monotonic()))
+        until = self._rested_at
+        if self._passed_over:
+            until = min(until, self._look_for_suspects_at)
+        wait_s = max(0.0, min(longest_s, until - time.monotonic()))
         full = self._suspect is not None or len(self._running) >= self._limit
         if not (full or self._draining):
             wait_s = await self._patience.until_next(self._store, self._claimed_at, wait_s)

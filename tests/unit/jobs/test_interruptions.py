@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from job_tools import (
+    QUICK,
+    Failing,
     Receiver,
     Worker,
     job_config,
@@ -20,8 +24,10 @@ from job_tools import (
 )
 from nerve.errors import QueueFull
 from nerve.jobs import codes
+from nerve.jobs.pace import LONGEST_LOOK_S
 from nerve.jobs.records import ClaimedJob, Status
 from nerve.jobs.runner import Answered
+from nerve.jobs.stores import new_job_store
 
 FINE = b'[["fine"]]'
 
@@ -85,6 +91,45 @@ async def test_that_it_runs_alone_is_told_once(
     assert len(first) == 1
     told = [each for each in caplog.messages if "runs alone" in each]
     assert [suspect.request_id in each for each in told] == [True, True]
+
+
+async def test_one_that_comes_due_while_it_is_looked_for(tmp_path: Path) -> None:
+    """What has to wait for a retry, and runs alone, is not passed over by the claim of the others."""
+
+    class Slow(Failing):
+        async def claim(self, *args: Any, **named: Any) -> list[ClaimedJob]:
+            claimed: list[ClaimedJob] = await self._store.claim(*args, **named)
+            if named.get("alone") and not claimed:
+                await asyncio.sleep(0.1)
+            return claimed
+
+    suspect = new_job(initial_delay_s=0.05, max_delay_s=0.05)
+    await killed(tmp_path, 2, suspect)
+    config = job_config(tmp_path)
+    worker = Worker(RuntimeError("anything"), FINE)
+    began = time.monotonic()
+    async with running(config, worker, store=Slow(new_job_store(config))) as jobs:
+        assert (await jobs.ended(suspect.request_id)).status is Status.SUCCEEDED
+    assert time.monotonic() - began < LONGEST_LOOK_S / 2
+
+
+async def test_one_that_comes_due_when_another_comes(tmp_path: Path) -> None:
+    """It is looked for then, or as soon as that may be."""
+    suspect = new_job(initial_delay_s=0.2, max_delay_s=0.2)
+    await killed(tmp_path, 2, suspect)
+    worker = Worker(RuntimeError("anything"), FINE)
+    began = time.monotonic()
+    async with running(job_config(tmp_path), worker, pace=QUICK._replace(poll_s=1.0)) as jobs:
+
+        async def retried() -> bool:
+            return jobs.value("nerve_async_attempts_total", outcome="retried") == 1
+
+        await until(retried)
+        await asyncio.sleep(0.1)  # the runner waits until it is due
+        await jobs.service.submit(new_job())
+        time.sleep(0.2)  # and when it is, has been woken already
+        assert (await jobs.ended(suspect.request_id)).status is Status.SUCCEEDED
+    assert time.monotonic() - began < LONGEST_LOOK_S / 2
 
 
 async def test_what_kills_every_server_fails_in_the_end(tmp_path: Path) -> None:
