@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio.constants
+import gc
 import itertools
 import logging
 import os
@@ -14,6 +15,8 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+
+from nerve.starting import GC_THRESHOLDS
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,6 +40,15 @@ def _short_stacks() -> None:
 
 
 _short_stacks()
+gc.set_threshold(
+    *GC_THRESHOLDS
+)  # as our processes have it: an eighth of tests/api was spent on garbage
+
+
+def pytest_collection_finish() -> None:
+    """What there is now, thousands of tests among it, is there to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 TOGETHER = frozenset({"tests/browser", "tests/clients", "tests/unit/jobs"})

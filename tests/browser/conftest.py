@@ -20,7 +20,7 @@ from clients.separate import cannot
 from nerve.security.keys import new_key
 from support import Daemon, running_server
 
-PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome")
+PROGRAMS: Final = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 PATIENCE_MS: Final = 60_000
 FLAGS: Final = ("--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
 Open = Callable[..., Awaitable[Watched]]
@@ -41,7 +41,7 @@ async def browser() -> AsyncIterator[Browser]:
     """Headless, with no host to be found but this one."""
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
-        cannot("chromium is not installed (Debian: apt-get install chromium)")
+        cannot("chromium is not installed (Debian: apt-get install chromium-headless-shell)")
     async with async_playwright() as playwright:
         running = await playwright.chromium.launch(executable_path=program, args=list(FLAGS))
         yield running
