@@ -26,11 +26,13 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 
-def _short_stacks() -> None:
-    """In debug mode each future keeps where it was made: C's the whole stack, pytest's fifty frames too.
+def _no_stacks() -> None:
+    """Debug mode checks much, and has each future, handle and coroutine keep where it was made.
 
-    To find their lines took an eighth of tests/api. Ten frames are what futures in Python keep.
+    To find that out takes a tenth of tests/api, and is only told of what is never awaited. C's futures
+    ask for the whole stack, whatever the limit is.
     """
+    asyncio.constants.DEBUG_STACK_DEPTH = 0  # type: ignore[misc]
     whole = traceback.walk_stack
 
     def walk_stack(f: FrameType | None) -> Iterator[tuple[FrameType, int]]:
@@ -39,7 +41,7 @@ def _short_stacks() -> None:
     traceback.walk_stack = walk_stack
 
 
-_short_stacks()
+_no_stacks()
 gc.set_threshold(
     *GC_THRESHOLDS
 )  # as our processes have it: an eighth of tests/api was spent on garbage
