@@ -102,9 +102,7 @@ class ForkedProcess:
         if self._code is None:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
-            except (
-                ChildProcessError
-            ):  # whoever started us has the system forget our children's ends
+            except ChildProcessError:  # who started us has the system forget how our children end
                 pid, status = self.pid, 0
             self._code = os.waitstatus_to_exitcode(status) if pid else None
         return self._code
