@@ -32,7 +32,7 @@ def with_settings(command: CommandT) -> CommandT:
     """Give `command`, which takes **settings, an option for each setting but the repositories.
 
     It is called with all of them by name, second options too; those that were not given are None or
-    empty. `given` makes settings of them.
+    empty. `given` makes settings of them. Register it with `cls=SettingsCommand`, which knows the help.
     """
     signature = inspect.signature(command, eval_str=True)
     own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
